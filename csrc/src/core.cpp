@@ -1,0 +1,1 @@
+// Placeholder so that the static library is never empty; real kernels live beside it.

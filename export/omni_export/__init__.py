@@ -1,0 +1,1 @@
+"""Checkpoint -> bundle of ONNX graphs -> engines, with a parity report."""

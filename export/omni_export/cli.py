@@ -1,0 +1,8 @@
+"""The command `omni-export`."""
+
+from __future__ import annotations
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    raise NotImplementedError

@@ -1,0 +1,115 @@
+"""Options of a run, as frozen dataclasses. An unknown keyword raises, as for any dataclass.
+
+`None` means "what the bundle says": nothing about a model is decided here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingConfig:
+    """Which part of a source the reasoner sees.
+
+    Attributes:
+        num_frames: frames shown to the reasoner, at least 1; None: the bundle's rule.
+        audio: whether the sound is used where there is one.
+    """
+
+    num_frames: int | None = None
+    audio: bool = True
+
+    def __post_init__(self) -> None:
+        _check(
+            self.num_frames is None or self.num_frames >= 1,
+            f"num_frames must be at least 1 or None, got {self.num_frames!r}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationConfig:
+    """How text is generated.
+
+    Attributes:
+        max_new_tokens: upper bound on generated tokens; None: the bundle's default.
+        temperature: 0 is greedy; otherwise logits are divided by it before sampling.
+        top_p: nucleus mass in (0, 1]; 1 keeps every token.
+        seed: seed of the sampler; the same request with the same seed gives the same text.
+        stop: texts that end generation; the stop text itself is not part of the completion.
+    """
+
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(
+            self.max_new_tokens is None or self.max_new_tokens >= 1,
+            f"max_new_tokens must be at least 1 or None, got {self.max_new_tokens!r}",
+        )
+        _check(
+            math.isfinite(self.temperature) and self.temperature >= 0,
+            f"temperature must be finite and >= 0, got {self.temperature!r}",
+        )
+        _check(0 < self.top_p <= 1, f"top_p must be in (0, 1], got {self.top_p!r}")
+        _check(all(self.stop), "stop texts must not be empty")
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingConfig:
+    """How boxes become mask tracks.
+
+    Attributes:
+        max_keyframes: keyframes that are grounded and prompted, at least 1.
+        max_conditioning: memories of prompted frames that each tracked frame attends to (the nearest
+            ones in time); bounds memory and time. transformers keeps all of them.
+        match_iou: IoU, in (0, 1], from which a keyframe's box is taken to be an object that is already
+            tracked there.
+        backward: also fill the frames before the first keyframe.
+    """
+
+    max_keyframes: int = 4
+    max_conditioning: int = 4
+    match_iou: float = 0.5
+    backward: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.max_keyframes >= 1, f"max_keyframes must be >= 1, got {self.max_keyframes!r}")
+        _check(
+            self.max_conditioning >= 1,
+            f"max_conditioning must be >= 1, got {self.max_conditioning!r}",
+        )
+        _check(0 < self.match_iou <= 1, f"match_iou must be in (0, 1], got {self.match_iou!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineConfig:
+    """All options of one run.
+
+    Attributes:
+        sampling: what the reasoner sees.
+        generation: how the reasoner writes.
+        tracking: how boxes become mask tracks.
+        on_parse_error: "raise" a `ModelOutputError` when the reasoner's text cannot be parsed, or
+            return an "empty" result with status "unparsed".
+    """
+
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    on_parse_error: str = "raise"
+
+    def __post_init__(self) -> None:
+        _check(
+            self.on_parse_error in ("raise", "empty"),
+            f"on_parse_error must be 'raise' or 'empty', got {self.on_parse_error!r}",
+        )

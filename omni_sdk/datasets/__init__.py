@@ -1,0 +1,1 @@
+"""Readers of the published data sets' layouts. numpy only; training and evaluation share them."""

@@ -1,0 +1,1 @@
+"""The Detail Understanding System: grounder, tracker, boxes and masks."""

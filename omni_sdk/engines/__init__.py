@@ -1,0 +1,1 @@
+"""Inference engines: each module here is the only importer of its runtime."""

@@ -1,0 +1,1 @@
+"""The Global Reasoning System without torch: processor, positions, generation, answer parser."""

@@ -1,0 +1,1 @@
+"""The stage Protocols on torch + transformers (extra `torch`): unexported checkpoints, parity oracle."""

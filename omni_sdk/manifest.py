@@ -1,0 +1,253 @@
+"""What a bundle's manifest.json says, as dataclasses. See design: nothing about a model is hard-coded.
+
+`grs` describes the reasoner and grounder (one model, two prompts), `dus` the tracker. Either may be null:
+a bundle may hold one half.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a graph.
+
+    Attributes:
+        name: as in the graph.
+        dtype: numpy name, e.g. "float32".
+        axes: for each dimension its size, or the name of a dynamic axis.
+    """
+
+    name: str
+    dtype: str
+    axes: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """One ONNX graph: its file (relative to the bundle), external data files and tensors."""
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    data: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpec:
+    """A file's size in bytes and its SHA-256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class VisionSpec:
+    """How pixels become patches (upstream: Qwen2VLImageProcessor, Qwen2_5OmniVisionEncoderConfig).
+
+    Attributes:
+        patch_size: side of a patch in pixels.
+        merge_size: patches per side that become one token.
+        temporal_patch_size: frames per patch.
+        window_size: side in pixels of an attention window.
+        image_mean: per RGB channel, of values in [0, 1].
+        image_std: likewise.
+        video_pixels: least and most pixels (height * width) of a frame shown to the reasoner.
+        image_pixels: least and most pixels of an image shown to the grounder.
+    """
+
+    patch_size: int
+    merge_size: int
+    temporal_patch_size: int
+    window_size: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    video_pixels: tuple[int, int]
+    image_pixels: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AudioSpec:
+    """How sound becomes log-mel chunks (upstream: WhisperFeatureExtractor, Qwen2_5OmniAudioEncoder).
+
+    Attributes:
+        sampling_rate: in Hz.
+        n_fft: samples per Fourier window.
+        hop_length: samples between mel frames.
+        num_mel_bins: mel bands (0 to 8 kHz, slaney).
+        chunk_seconds: shorter sounds are padded with zeros to this length before the transform, as
+            upstream does (it decides how the last frame sees the end of the sound).
+        n_window: half of the mel frames per attention chunk.
+        max_seconds: longer sounds are cut.
+    """
+
+    sampling_rate: int
+    n_fft: int
+    hop_length: int
+    num_mel_bins: int
+    chunk_seconds: int
+    n_window: int
+    max_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSpec:
+    """Token ids with a meaning. `suppress` are never generated (media placeholders and the like)."""
+
+    pad: int
+    eos: tuple[int, ...]
+    image: int
+    video: int
+    audio: int
+    vision_start: int
+    vision_end: int
+    audio_start: int
+    audio_end: int
+    suppress: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSpec:
+    """Shapes of the decoder and its positions (upstream: Qwen2_5OmniTextConfig, thinker config)."""
+
+    hidden_size: int
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_positions: int
+    position_id_per_seconds: int
+    seconds_per_chunk: float
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSpec:
+    """Which frames the reasoner sees and how it is told their times.
+
+    Attributes:
+        fps: real frames per second aimed at before clamping to the two bounds below.
+        min_frames: fewest frames (a source with fewer frames gives all it has).
+        max_frames: most frames.
+        strategy: "linspace": first and last frame included (the authors'); "bins": the first frame
+            of each of N equal spans.
+        virtual_fps: the virtual clock's rate; null: the model is told real times.
+        audio_in_video: sound tokens are interleaved with the frames' (real time on both).
+        missing_audio: "omit" the sound section or feed "silence" where a source has no sound.
+    """
+
+    fps: float
+    min_frames: int
+    max_frames: int
+    strategy: str
+    virtual_fps: float | None
+    audio_in_video: bool
+    missing_audio: str
+
+    def __post_init__(self) -> None:
+        if self.strategy not in ("linspace", "bins"):
+            raise ValueError(f"strategy must be 'linspace' or 'bins', got {self.strategy!r}")
+        if self.missing_audio not in ("omit", "silence"):
+            raise ValueError(
+                f"missing_audio must be 'omit' or 'silence', got {self.missing_audio!r}"
+            )
+        if not 1 <= self.min_frames <= self.max_frames or self.fps <= 0:
+            raise ValueError("need 1 <= min_frames <= max_frames and fps > 0")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSpec:
+    """Named templates of `omni_sdk.grs.prompts` and generation defaults.
+
+    Attributes:
+        system: the system turn; null: none.
+        reason: template of a query for segmentation.
+        ask: template of a plain question.
+        ground: template of the grounder's instruction.
+        max_new_tokens: default bound of a completion.
+        ground_max_new_tokens: likewise for the grounder.
+    """
+
+    system: str | None
+    reason: str
+    ask: str
+    ground: str
+    max_new_tokens: int
+    ground_max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrsSpec:
+    """All settings of the reasoner and the grounder."""
+
+    vision: VisionSpec
+    audio: AudioSpec
+    tokens: TokenSpec
+    decoder: DecoderSpec
+    sampling: SamplingSpec
+    prompts: PromptSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DusSpec:
+    """All settings of the tracker (upstream: Sam2VideoConfig).
+
+    Attributes:
+        image_size: side in pixels of the square input.
+        image_mean: per RGB channel, of values in [0, 1].
+        image_std: likewise.
+        hidden_size: channels of the image features.
+        memory_size: channels of a memory.
+        num_memories: temporal slots, the prompted one included (SAM 2: 7).
+        max_object_pointers: most pointers attended to (SAM 2: 16).
+        no_memory_embedding: .npy file, (hidden_size,) float32, added to features of a frame without
+            memories.
+    """
+
+    image_size: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+    hidden_size: int
+    memory_size: int
+    num_memories: int
+    max_object_pointers: int
+    no_memory_embedding: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """Where a half came from: a checkpoint's id or folder name, its revision and its licence."""
+
+    checkpoint: str
+    revision: str | None
+    license: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParityRow:
+    """One comparison made at export: what, against what, how far off, and how far is allowed."""
+
+    subject: str
+    reference: str
+    measure: str
+    value: float
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """manifest.json."""
+
+    schema_version: int
+    name: str
+    version: str
+    license: str
+    description: str
+    sources: dict[str, SourceSpec]
+    files: dict[str, FileSpec]
+    graphs: dict[str, GraphSpec]
+    grs: GrsSpec | None = None
+    dus: DusSpec | None = None
+    parity: tuple[ParityRow, ...] = field(default=())

@@ -1,0 +1,1 @@
+"""Reading sources: container index, exact frame sampling, sound; writing overlays and masks."""
