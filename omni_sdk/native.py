@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 import os
-from types import ModuleType
 from typing import Any
 
 
 @functools.lru_cache(maxsize=1)
-def _load() -> ModuleType | None:
+def _load() -> Any | None:
     if os.environ.get("OMNI_SDK_NO_NATIVE"):
         return None
     try:

@@ -19,8 +19,8 @@ class SchemaError(ValueError):
     """A value does not have the shape that its dataclass declares; the message names the path."""
 
 
-@functools.lru_cache(maxsize=None)
-def _hints(cls: type) -> dict[str, Any]:
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
