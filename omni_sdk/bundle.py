@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from omni_sdk import schema
 from omni_sdk.errors import BundleError
@@ -134,7 +134,8 @@ def _read_manifest(root: Path) -> Manifest:
 
 def _check_names(path: Path, manifest: Manifest) -> None:
     for name in manifest.files:
-        if not _SAFE_NAME.fullmatch(name) or ".." in PurePosixPath(name).parts or name == MANIFEST:
+        plain = _SAFE_NAME.fullmatch(name) and not {".", ".."} & set(name.split("/"))
+        if not plain or name == MANIFEST:
             raise BundleError(f"{path}: file name {name!r} is not a plain path inside the bundle")
     named = [f for graph in manifest.graphs.values() for f in (graph.file, *graph.data)]
     if manifest.dus is not None:

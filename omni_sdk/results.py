@@ -164,6 +164,7 @@ class Result:
         tracks: by object id.
         timings_ms: per stage.
         bundle: which models.
+        source: the source as it was given, so that `save` can draw on it.
     """
 
     query: str
@@ -175,6 +176,7 @@ class Result:
     tracks: tuple[MaskTrack, ...] = ()
     timings_ms: StageTimings = field(default_factory=StageTimings)
     bundle: BundleInfo | None = None
+    source: Any = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return result.json as plain values."""
@@ -188,6 +190,18 @@ class Result:
         value["timings_ms"] = {k: round(v, 3) for k, v in to_dict(self.timings_ms).items()}
         value["bundle"] = to_dict(self.bundle)
         return value
+
+    def save(
+        self, directory: str | os.PathLike[str], *, masks: bool = True, overlay: bool = True
+    ) -> Path:
+        """Write result.json, masks/NNNNN.png (indexed by object id) and overlay.mp4; return the directory.
+
+        Raises:
+            MediaError: the source cannot be read again for the overlay (a spent iterator, a camera).
+        """
+        from omni_sdk.media.save import save_result
+
+        return save_result(self, Path(directory), masks=masks, overlay=overlay)
 
     def save_json(self, path: str | os.PathLike[str]) -> Path:
         """Write result.json and return its path."""

@@ -92,6 +92,10 @@ class Reasoner(Protocol):
     def sampling(self) -> SamplingSpec:
         """How a source is to be sampled for this model."""
 
+    @property
+    def sampling_rate(self) -> int:
+        """Sampling rate in Hz at which sound is wanted."""
+
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the (height, width) in pixels at which frames of this size are wanted."""
 

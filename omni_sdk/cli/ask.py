@@ -1,0 +1,30 @@
+"""`omni-sdk ask VIDEO QUESTION`: plain question answering."""
+
+from __future__ import annotations
+
+import argparse
+
+from omni_sdk.cli import common
+
+
+def declare_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("video", help="path of a video or image")
+    parser.add_argument("question", help="the question, in words")
+    parser.add_argument("--no-audio", action="store_true", help="ignore the sound")
+    common.declare_model(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from omni_sdk.config import PipelineConfig, SamplingConfig
+
+    pipeline = common.load_pipeline(arguments)
+    if pipeline.bundle.name == "nano":
+        common.say(common.NANO_WARNING)
+    config = PipelineConfig(sampling=SamplingConfig(audio=not arguments.no_audio))
+    reply = pipeline.ask(arguments.video, arguments.question, config=config)
+    if reply.thinking.strip():
+        common.say(f"thinking: {reply.thinking.strip()}")
+    print(reply.answer.strip() or reply.text.strip())
+    return 0

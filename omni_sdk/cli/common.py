@@ -1,0 +1,83 @@
+"""What the commands share: how to name a model, progress on stderr, small tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from omni_sdk.pipeline import Pipeline
+
+T = TypeVar("T")
+
+NANO_WARNING = (
+    "note: the shipped 'nano' bundle knows only the coloured shapes and tones of `omni-sdk demo`; it "
+    "does not understand natural video. For that, export a real checkpoint (Haoz0206/Omni-R1 or "
+    "Qwen/Qwen2.5-Omni-3B|7B, with facebook/sam2.1-hiera-*): "
+    "omni-export onnx --grs Haoz0206/Omni-R1 --dus facebook/sam2.1-hiera-large --out BUNDLE"
+)
+
+
+def declare_model(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose models and a device."""
+    parser.add_argument(
+        "--bundle", default="nano", help="bundle directory, hub id, or 'nano' (default)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--backend", default="auto", choices=("auto", "onnx", "tensorrt", "torch"))
+    parser.add_argument(
+        "--tracker", default=None, help="with --backend torch: the tracker's checkpoint"
+    )
+
+
+def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
+    """Load the chosen models."""
+    from omni_sdk.pipeline import Pipeline
+
+    return Pipeline.from_pretrained(
+        arguments.bundle,
+        device=arguments.device,
+        backend=arguments.backend,
+        tracker=arguments.tracker,
+    )
+
+
+def say(message: str) -> None:
+    """Write a line of progress to stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Yield items and show progress on stderr: a bar of rich on a terminal, else a line per 10 %."""
+    if sys.stderr.isatty():
+        try:
+            from rich.console import Console
+            from rich.progress import track as rich_track
+        except ImportError:
+            pass
+        else:
+            yield from rich_track(
+                items, total=total, description=what, console=Console(stderr=True), transient=True
+            )
+            return
+    started, shown = time.monotonic(), 0
+    for done, item in enumerate(items, 1):
+        yield item
+        tenth = done * 10 // max(total, 1)
+        if tenth > shown:
+            shown = tenth
+            elapsed = time.monotonic() - started
+            say(
+                f"{what}: {done}/{total}, {elapsed:.0f} s, {elapsed / done * (total - done):.0f} s left"
+            )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as aligned text columns."""
+    widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
+    lines = ["  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    title = "  ".join(h.ljust(w) for h, w in zip(head, widths, strict=True))
+    return "\n".join(line.rstrip() for line in [title, "  ".join("-" * w for w in widths), *lines])

@@ -1,0 +1,74 @@
+"""`omni-sdk inspect BUNDLE|VIDEO`: what is inside, verified."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from omni_sdk.cli import common
+
+
+def declare_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("target", help="a bundle (directory or 'nano') or a video")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from omni_sdk.bundle import embedded
+
+    target: str = arguments.target
+    if os.path.isdir(target) or embedded(target) is not None:  # noqa: PTH112
+        print(_bundle(target))
+    else:
+        print(_video(target))
+    return 0
+
+
+def _bundle(target: str) -> str:
+    from omni_sdk.bundle import Bundle
+    from omni_sdk.hub import resolve
+
+    bundle = Bundle.open(resolve(target))
+    manifest = bundle.manifest
+    size = sum(f.size for f in manifest.files.values())
+    lines = [
+        f"{manifest.name} {manifest.version}: {manifest.description}",
+        f"licence {manifest.license}; {len(manifest.files)} files, {size / 1e6:.1f} MB, all verified",
+    ]
+    for part, source in manifest.sources.items():
+        revision = f" at {source.revision}" if source.revision else ""
+        lines.append(f"{part}: from {source.checkpoint}{revision} ({source.license})")
+    rows = [
+        (
+            name,
+            f"{sum(manifest.files[f].size for f in (graph.file, *graph.data)) / 1e6:.2f} MB",
+            " ".join(f"{t.name}{list(t.axes)}".replace("'", "") for t in graph.inputs[:6]),
+        )
+        for name, graph in sorted(manifest.graphs.items())
+    ]
+    lines += ["", common.table(("graph", "size", "inputs"), rows)]
+    if manifest.parity:
+        parity = [
+            (p.subject, p.reference, p.measure, f"{p.value:.3g}", f"{p.tolerance:.3g}")
+            for p in manifest.parity
+        ]
+        head = ("parity of", "against", "measure", "value", "allowed")
+        lines += ["", common.table(head, parity)]
+    return "\n".join(lines)
+
+
+def _video(target: str) -> str:
+    from omni_sdk.media.source import open_source
+
+    with open_source(target) as video:
+        info, index = video.info, video.index
+        syncs = len(index.sync_frames)
+        return "\n".join(
+            [
+                f"{info.path}: {info.width}x{info.height}, {info.num_frames} frames, "
+                f"{info.average_fps:.3f} fps, {info.duration_seconds:.3f} s",
+                f"sound: {'yes' if info.has_audio else 'no'}; rotation: {index.rotation}; "
+                f"sync frames: {syncs}; truncated: {'yes' if info.truncated else 'no'}",
+            ]
+        )

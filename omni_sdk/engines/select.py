@@ -1,0 +1,33 @@
+"""Choose an engine for a backend and a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from omni_sdk.engines.base import EngineLoader
+from omni_sdk.errors import BackendUnavailableError
+
+
+def open_loader(
+    backend: str = "auto", *, device: str = "auto", providers: Sequence[Any] | None = None
+) -> EngineLoader:
+    """Return the loader of a backend.
+
+    Args:
+        backend: "onnx", "tensorrt" or "auto" (ONNX Runtime, which runs everywhere; TensorRT plans
+            belong to one machine and are asked for by name).
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        providers: ONNX Runtime providers; see `Pipeline.from_pretrained`.
+
+    Raises:
+        BackendUnavailableError: the backend's library is not installed.
+    """
+    if backend == "tensorrt":
+        raise BackendUnavailableError(
+            "backend 'tensorrt' is not part of this version; use backend='onnx' with "
+            "providers=['TensorrtExecutionProvider', 'CUDAExecutionProvider']"
+        )
+    from omni_sdk.engines.onnx import OnnxLoader
+
+    return OnnxLoader(device=device, providers=providers)

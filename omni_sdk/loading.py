@@ -1,0 +1,92 @@
+"""From a name to stages: which directory, which backend, which device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omni_sdk.bundle import MANIFEST, Bundle
+from omni_sdk.engines.select import open_loader
+from omni_sdk.errors import BundleError
+from omni_sdk.hub import resolve
+from omni_sdk.results import BundleInfo
+from omni_sdk.stages import Grounder, Reasoner, Tracker
+
+BACKENDS = ("auto", "onnx", "tensorrt", "torch")
+Stages = tuple["Reasoner | None", "Grounder | None", "Tracker | None", BundleInfo]
+
+
+def load_stages(
+    name_or_path: str | os.PathLike[str],
+    *,
+    device: str,
+    backend: str,
+    providers: Sequence[Any] | None,
+    revision: str | None,
+    local_files_only: bool,
+    tracker: str | os.PathLike[str] | None,
+) -> Stages:
+    """Load the stages of a bundle or, with backend "torch", of checkpoints.
+
+    Raises:
+        ValueError: an unknown backend.
+        BundleError: neither a bundle nor (with backend "torch") a checkpoint.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    directory = resolve(name_or_path, revision=revision, local_files_only=local_files_only)
+    if backend == "torch":
+        return _from_checkpoints(directory, tracker, device=device)
+    if not (directory / MANIFEST).is_file() and (directory / "config.json").is_file():
+        raise BundleError(
+            f"{directory} is a checkpoint, not a bundle: pass backend='torch', or export it with "
+            "`omni-export onnx`"
+        )
+    if tracker is not None:
+        raise ValueError("tracker= is for backend='torch'; a bundle names its own tracker")
+    return _from_bundle(directory, device=device, backend=backend, providers=providers)
+
+
+def _from_bundle(
+    directory: Path, *, device: str, backend: str, providers: Sequence[Any] | None
+) -> Stages:
+    bundle = Bundle.open(directory)
+    loader = open_loader(backend, device=device, providers=providers)
+    reasoner: Reasoner | None = None
+    grounder: Grounder | None = None
+    tracker: Tracker | None = None
+    if bundle.manifest.grs is not None:
+        from omni_sdk.dus.grounder import ThinkerGrounder
+        from omni_sdk.grs.processor import Processor
+        from omni_sdk.grs.reasoner import ThinkerReasoner
+        from omni_sdk.grs.thinker import GraphThinker
+
+        thinker, processor = GraphThinker(loader, bundle), Processor.from_bundle(bundle)
+        reasoner = ThinkerReasoner(thinker, processor)
+        grounder = ThinkerGrounder(thinker, processor)
+    if bundle.manifest.dus is not None:
+        from omni_sdk.dus.sam2 import Sam2Graphs
+        from omni_sdk.dus.tracker import Sam2Tracker
+
+        tracker = Sam2Tracker(Sam2Graphs(loader, bundle), bundle.dus)
+    manifest = bundle.manifest
+    info = BundleInfo(manifest.name, manifest.version, loader.backend, loader.device)
+    return reasoner, grounder, tracker, info
+
+
+def _from_checkpoints(
+    directory: Path, tracker: str | os.PathLike[str] | None, *, device: str
+) -> Stages:
+    from omni_sdk.dus.grounder import ThinkerGrounder
+    from omni_sdk.grs.processor import Processor
+    from omni_sdk.grs.reasoner import ThinkerReasoner
+    from omni_sdk.hf.thinker import HfThinker
+    from omni_sdk.hf.tracker import HfTracker
+
+    thinker = HfThinker.from_checkpoint(directory, device=device)
+    processor = Processor.from_directory(thinker.spec, directory)
+    masks = None if tracker is None else HfTracker.from_checkpoint(resolve(tracker), device=device)
+    info = BundleInfo(directory.name, "", "torch", device)
+    return ThinkerReasoner(thinker, processor), ThinkerGrounder(thinker, processor), masks, info

@@ -1,0 +1,306 @@
+"""The whole system: media -> reasoner -> grounder -> tracker -> result. It wires and times; no maths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from omni_sdk.config import PipelineConfig
+from omni_sdk.dus.prompts import choose_keyframes, make_prompts, with_objects
+from omni_sdk.errors import ModelOutputError, PromptError
+from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
+from omni_sdk.loading import load_stages
+from omni_sdk.media.limits import MediaLimits
+from omni_sdk.media.observe import observe
+from omni_sdk.media.source import Video, open_source
+from omni_sdk.results import (
+    BundleInfo,
+    Keyframe,
+    MaskTrack,
+    Result,
+    build_tracks,
+)
+from omni_sdk.stages import (
+    FrameMasks,
+    GroundedBox,
+    Grounder,
+    KeyframePrompt,
+    Reasoner,
+    Reasoning,
+    Tracker,
+    TrackerFrame,
+)
+from omni_sdk.timing import Stopwatch
+
+if TYPE_CHECKING:
+    from omni_sdk.stages import Observation
+
+Source = Any
+"""Path of a video or image, URL, camera index, rtsp:// address, or an iterable of (H, W, 3) uint8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Asks a video questions.
+
+    A pipeline holds no state of a request: it may be called from several threads, and the same request
+    gives the same answer.
+
+    Attributes:
+        reasoner: System 1; None when the bundle has none (then only `track` works).
+        grounder: System 2a.
+        tracker: System 2b; None when the bundle has none (then only `ask`, `reason` and `ground` work).
+        bundle: which models these are.
+        limits: what a source may cost.
+    """
+
+    reasoner: Reasoner | None
+    grounder: Grounder | None
+    tracker: Tracker | None
+    bundle: BundleInfo
+    limits: MediaLimits
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str] = "nano",
+        *,
+        device: str = "auto",
+        backend: str = "auto",
+        providers: Sequence[Any] | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        tracker: str | os.PathLike[str] | None = None,
+        limits: MediaLimits | None = None,
+    ) -> Pipeline:
+        """Load the models.
+
+        Args:
+            name_or_path: "nano" (inside the package), a bundle directory, a hub id, or a checkpoint
+                directory of the reasoner (backend="torch").
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            backend: "auto", "onnx", "tensorrt" or "torch".
+            providers: ONNX Runtime providers in its own names, or (name, options) pairs.
+            revision: of a hub id.
+            local_files_only: never download.
+            tracker: with backend="torch": the tracker's checkpoint directory or hub id.
+            limits: what a source may cost; None: the defaults and OMNI_SDK_MAX_* variables.
+
+        Raises:
+            BundleError: the directory is incomplete, altered or of another schema.
+            BackendUnavailableError: a library is missing; the message names the pip extra.
+            EngineError: the engine refuses a graph or the device is not there.
+        """
+        stages = load_stages(
+            name_or_path,
+            device=device,
+            backend=backend,
+            providers=providers,
+            revision=revision,
+            local_files_only=local_files_only,
+            tracker=tracker,
+        )
+        return cls(*stages, limits=limits or MediaLimits.from_environment())
+
+    def __call__(
+        self, source: Source, query: str, *, config: PipelineConfig | None = None
+    ) -> Result:
+        """Find what a query asks for, and its mask in every frame.
+
+        Args:
+            source: path of a video or image, URL, camera index, rtsp:// address, or an iterable of
+                (H, W, 3) uint8 RGB arrays.
+            query: the question, in words.
+            config: options; None: the defaults.
+
+        Returns:
+            The answer. Status "absent" (nothing matches) is a real answer with no tracks.
+
+        Raises:
+            MediaError, LimitError: the source cannot be read or costs too much.
+            QueryError: the query is empty or too long.
+            ModelOutputError: the reasoner's text cannot be parsed (unless on_parse_error="empty").
+        """
+        frames: list[FrameMasks] = []
+        for event in self.stream(source, query, config=config):
+            if isinstance(event, Frame):
+                frames.append(FrameMasks(event.frame_index, event.pts_seconds, event.masks))
+            elif isinstance(event, Finished):
+                result = event.result
+        labels = {o.object_id: o.label for k in result.keyframes[::-1] for o in k.objects}
+        size = (result.video.height, result.video.width)
+        return replace(result, tracks=build_tracks(frames, labels, size))
+
+    def stream(
+        self, source: Source, query: str, *, config: PipelineConfig | None = None
+    ) -> Iterator[Event]:
+        """Do the same, yielding each stage's outcome as soon as it is known, at flat memory.
+
+        Yields:
+            Reasoned, Grounded, one Frame per frame (in order of completion: forward from the first
+            keyframe, then backward), Finished.
+        """
+        config = config or PipelineConfig()
+        reasoner, grounder, tracker = (
+            _need(self.reasoner),
+            _need(self.grounder),
+            _need(self.tracker),
+        )
+        watch = Stopwatch()
+        with self._open(source, watch) as video:
+            observation = observe(video, reasoner, config.sampling, watch)
+            reasoning, status = _reason(reasoner, observation, query, config, watch)
+            keyframes = choose_keyframes(
+                reasoning.segments, observation.clock, config.tracking.max_keyframes
+            )
+            yield Reasoned(reasoning.thinking, reasoning.answer, status, keyframes)
+            boxes = _ground(grounder, video, keyframes, watch)
+            yield Grounded(keyframes, boxes)
+            prompts, places = make_prompts(keyframes, boxes)
+            if prompts:
+                size = (video.info.height, video.info.width)
+                run = tracker.track(_Frames(video, tracker, watch), prompts, config.tracking)
+                for frame in run:
+                    yield Frame(frame.frame_index, frame.pts_seconds, size, frame.masks)
+                watch.add(run.timings_ms)
+                keyframes = with_objects(keyframes, boxes, places, run.object_ids)
+            elif status == "found":
+                status = "absent"
+            info = video.info
+        yield Finished(
+            Result(
+                query=query,
+                thinking=reasoning.thinking,
+                answer=reasoning.answer,
+                status=status,
+                video=info,
+                keyframes=keyframes,
+                timings_ms=watch.timings(),
+                bundle=self.bundle,
+                source=source,
+            )
+        )
+
+    def ask(
+        self, source: Source, question: str, *, config: PipelineConfig | None = None
+    ) -> Reasoning:
+        """Answer a plain question about a source in words; no boxes, no masks.
+
+        Returns:
+            `answer` is the reply, `thinking` the reasoning where the model shows one.
+        """
+        config = config or PipelineConfig()
+        reasoner = _need(self.reasoner)
+        with self._open(source, Stopwatch()) as video:
+            observation = observe(video, reasoner, config.sampling, Stopwatch())
+        return reasoner.ask(observation, question, config.generation)
+
+    def reason(
+        self, source: Source, query: str, *, config: PipelineConfig | None = None
+    ) -> Reasoned:
+        """Run System 1 alone: the reasoning and the keyframes that would be grounded."""
+        config = config or PipelineConfig()
+        reasoner, watch = _need(self.reasoner), Stopwatch()
+        with self._open(source, watch) as video:
+            observation = observe(video, reasoner, config.sampling, watch)
+        reasoning, status = _reason(reasoner, observation, query, config, watch)
+        keyframes = choose_keyframes(
+            reasoning.segments, observation.clock, config.tracking.max_keyframes
+        )
+        return Reasoned(reasoning.thinking, reasoning.answer, status, keyframes)
+
+    def ground(self, source: Source, keyframes: Sequence[Keyframe]) -> Grounded:
+        """Run the grounder alone on keyframes (only frame_index and description are read)."""
+        grounder, watch = _need(self.grounder), Stopwatch()
+        with self._open(source, watch) as video:
+            return Grounded(tuple(keyframes), _ground(grounder, video, keyframes, watch))
+
+    def track(
+        self,
+        source: Source,
+        prompts: Sequence[KeyframePrompt],
+        *,
+        labels: dict[int, str] | None = None,
+        config: PipelineConfig | None = None,
+    ) -> tuple[MaskTrack, ...]:
+        """Run the tracker alone from the caller's boxes or points.
+
+        Args:
+            source: as for `__call__`.
+            prompts: boxes (and points) on one or more frames, in the source's pixels.
+            labels: names by object id.
+            config: options; None: the defaults.
+
+        Raises:
+            PromptError: a prompt lies outside the source or is malformed.
+        """
+        config = config or PipelineConfig()
+        if not prompts:
+            raise PromptError("track needs at least one prompt; got none")
+        tracker, watch = _need(self.tracker), Stopwatch()
+        with self._open(source, watch) as video:
+            run = tracker.track(_Frames(video, tracker, watch), prompts, config.tracking)
+            size = (video.info.height, video.info.width)
+            return build_tracks(list(run), labels or {}, size)
+
+    def _open(self, source: Source, watch: Stopwatch) -> Video:
+        with watch.stage("index"):
+            return open_source(source, limits=self.limits)
+
+
+class _Frames:
+    """A video as the tracker's FrameSource, timed."""
+
+    def __init__(self, video: Video, tracker: Tracker, watch: Stopwatch) -> None:
+        self._video, self._watch = video, watch
+        self._size = (tracker.image_size, tracker.image_size)
+        self.height, self.width = video.info.height, video.info.width
+        self.num_frames = video.info.num_frames
+
+    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
+        frames = self._video.forward(start, stop, size=self._size)
+        for f in self._watch.iterate("decode", frames):
+            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image)
+
+    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
+        frames = self._video.backward(start, stop, size=self._size)
+        for f in self._watch.iterate("decode", frames):
+            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image)
+
+
+def _need(stage: Any) -> Any:
+    if stage is None:
+        raise PromptError(
+            "this pipeline lacks a stage that the call needs: load a bundle that holds both halves"
+        )
+    return stage
+
+
+def _reason(
+    reasoner: Reasoner,
+    observation: Observation,
+    query: str,
+    config: PipelineConfig,
+    watch: Stopwatch,
+) -> tuple[Reasoning, str]:
+    try:
+        reasoning = reasoner.reason(observation, query, config.generation)
+    except ModelOutputError as e:
+        if config.on_parse_error == "raise":
+            raise
+        return Reasoning(text=e.text, thinking="", answer=e.text, segments=()), "unparsed"
+    watch.add(reasoning.timings_ms)
+    return reasoning, "found" if reasoning.segments else "absent"
+
+
+def _ground(
+    grounder: Grounder, video: Video, keyframes: Sequence[Keyframe], watch: Stopwatch
+) -> tuple[tuple[GroundedBox, ...], ...]:
+    if not keyframes:
+        return ()
+    with watch.stage("decode"):
+        batch = video.fetch([k.frame_index for k in keyframes])
+    with watch.stage("ground"):
+        return tuple(grounder.ground(list(batch.frames), [k.description for k in keyframes]))

@@ -1,0 +1,51 @@
+"""Wall time per stage."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+from omni_sdk.results import StageTimings
+
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """Adds up milliseconds under the names of `StageTimings`; one per run."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._ms: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._ms[name] += (time.perf_counter() - started) * 1e3
+
+    def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items of a lazy source; only the time spent inside it counts."""
+        iterator = iter(items)
+        while True:
+            with self.stage(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def add(self, milliseconds: Mapping[str, float]) -> None:
+        """Add times that a stage measured itself."""
+        for name, value in milliseconds.items():
+            self._ms[name] += value
+
+    def timings(self) -> StageTimings:
+        """Return the sums so far, with the total since construction."""
+        total = (time.perf_counter() - self._started) * 1e3
+        return StageTimings(**{**self._ms, "total": total})
