@@ -27,6 +27,10 @@ class PromptError(OmniError, ValueError):
     """Boxes, points or frames handed in by the caller are malformed."""
 
 
+class MaskError(OmniError, ValueError):
+    """A run-length mask is malformed, or does not fit the size that it comes with."""
+
+
 class BundleError(OmniError, ValueError):
     """A bundle or a checkpoint is incomplete, altered, or not of a known layout."""
 
