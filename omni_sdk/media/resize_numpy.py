@@ -78,7 +78,8 @@ def _resize_axis(
     total = np.full(out_shape, 1 << (precision - 1), np.int32)
     for tap in range(weights.shape[1]):
         total += np.take(image, positions[:, tap], axis) * weights[:, tap].reshape(shape)
-    return np.clip(total >> precision, 0, 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.clip(total >> precision, 0, 255).astype(np.uint8)
+    return result
 
 
 def resize(
