@@ -27,6 +27,10 @@ class PromptError(OmniError, ValueError):
     """Boxes, points or frames handed in by the caller are malformed."""
 
 
+class DatasetError(OmniError, ValueError):
+    """Annotations or predictions are missing, malformed, or do not fit each other."""
+
+
 class BundleError(OmniError, ValueError):
     """A bundle or a checkpoint is incomplete, altered, or not of a known layout."""
 
