@@ -62,7 +62,9 @@ CASES: dict[str, tuple[str, dict]] = {
         "a.mp4",
         {
             "codec": "libx265",
-            "options": {"x265-params": "keyint=10:min-keyint=10:open-gop=1:bframes=3:log-level=none"},
+            "options": {
+                "x265-params": "keyint=10:min-keyint=10:open-gop=1:bframes=3:log-level=none"
+            },
         },
     ),
     "hevc_10_bit_mkv": (
@@ -194,7 +196,9 @@ def test_an_image_is_a_video_of_one_frame(tmp_path, draw) -> None:
     picture = draw(3, 30, 50)
     for suffix in ("png", "bmp", "webp", "tiff"):
         path = tmp_path / f"100%03d.{suffix}"  # must not be taken for a pattern of files
-        image_module.fromarray(picture).save(path, **({"lossless": True} if suffix == "webp" else {}))
+        image_module.fromarray(picture).save(
+            path, **({"lossless": True} if suffix == "webp" else {})
+        )
         with open_source(path) as video:
             assert video.info.num_frames == 1
             np.testing.assert_array_equal(video.sample(num_frames=24).frames, picture[None])
