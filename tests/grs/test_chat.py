@@ -214,7 +214,7 @@ layouts = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(layouts)
 def test_positions_equal_get_rope_index(rope_oracle, tokens, decoder_spec, layout):
     in_video = any(kind == "both" for kind, *_ in layout)

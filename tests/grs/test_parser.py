@@ -289,7 +289,7 @@ def _mutate(text: str, edits: list[tuple[float, int, str]]) -> str:
     return text
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(
     st.one_of(st.text(), st.lists(pieces, max_size=40).map("".join), mutated),
     st.floats(0, 1e4),

@@ -23,7 +23,7 @@ from omni_sdk.grs.smart_resize import smart_resize
 from omni_sdk.grs.windows import vision_layout
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(
     height=st.integers(1, 5000),
     width=st.integers(1, 5000),
