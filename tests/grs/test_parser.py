@@ -159,6 +159,8 @@ def test_nothing_matches(answer):
         "I cannot tell.",
         "<think>[]</think>",
         "<answer></answer>",
+        f"<think>{OBJECT}</think><answer></answer>",
+        f"<think>{OBJECT}</think>",
         "<answer>{}</answer>",
         "<answer>[[]]</answer>",
         '<answer>[{"start_time":"soon","description":"x"}]</answer>',
