@@ -7,14 +7,14 @@ annotations, so a check of a full data set takes about as long as listing it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omni_sdk.datasets import davis, mevis, refavs, refcocog, refvos, revos
 from omni_sdk.datasets._tally import Problem, Tally
-from omni_sdk.datasets.masks import LabelMaps, MaskSource, RleMasks, rle_size
+from omni_sdk.datasets.masks import BinaryMaps, LabelMaps, MaskSource, RleMasks, rle_size
 from omni_sdk.datasets.records import Dataset, Sample, Video
 from omni_sdk.errors import DatasetError, OmniError
 
@@ -151,10 +151,8 @@ def _check_masks(
             return
         for key in source.keys:
             _check_annotation(tally, what, sample.video, source, key, seen)
-    elif isinstance(source, LabelMaps):
-        _check_files(tally, what, (source.folder / f"{n}.png" for n in source.frame_names), seen)
-    else:
-        _check_files(tally, what, getattr(source, "paths", ()), seen)
+    elif isinstance(source, (LabelMaps, BinaryMaps)):
+        _check_files(tally, what, source, seen)
 
 
 def _check_annotation(
@@ -191,18 +189,17 @@ def _check_annotation(
         tally.missing(f"{what} of several sizes", f"{video.video_id} {key}: {sorted(sizes)}")
 
 
-def _check_files(tally: Tally, what: str, paths: Iterable[Path], seen: set[str]) -> None:
-    listed: dict[Path, set[str]] = {}
-    for path in paths:
-        if str(path) in seen:
-            continue
-        seen.add(str(path))
-        tally.count(f"{what} files")
-        if path.parent not in listed:
-            folder = path.parent
-            listed[folder] = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-        if path.name not in listed[path.parent]:
-            tally.missing(f"{what} files", str(path))
+def _check_files(tally: Tally, what: str, source: LabelMaps | BinaryMaps, seen: set[str]) -> None:
+    """Check one folder of PNGs; several expressions may share it."""
+    folder = source.folder
+    if str(folder) in seen:
+        return
+    seen.add(str(folder))
+    tally.count(f"{what} files", len(source.frame_names))
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    for name in source.frame_names:
+        if f"{name}.png" not in present:
+            tally.missing(f"{what} files", f"{folder}/{name}.png")
 
 
 def _natural(name: str) -> tuple[int, str]:

@@ -136,13 +136,17 @@ def _handlers(stack: list[Any], memo: dict[int, Any]) -> dict[str, Callable[[Any
         items = since_mark()
         _of(stack[-1], list).extend(items)
 
+    def store(items: list[Any]) -> None:
+        target = _of(stack[-1], dict)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Hashing a tuple nested a million times would exhaust the C stack.
+            if type(key) not in (str, int):
+                raise TypeError(f"expected text or a number as key, got {type(key).__name__}")
+            target[key] = value
+
     def set_item(_: Any) -> None:
         value, key = stack.pop(), stack.pop()
-        _of(stack[-1], dict)[key] = value
-
-    def set_items(_: Any) -> None:
-        items = since_mark()
-        _of(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
+        store([key, value])
 
     def remember(index: Any) -> None:
         memo[len(memo) if index is None else index] = stack[-1]
@@ -166,7 +170,7 @@ def _handlers(stack: list[Any], memo: dict[int, Any]) -> dict[str, Callable[[Any
         "APPEND": append,
         "APPENDS": appends,
         "SETITEM": set_item,
-        "SETITEMS": set_items,
+        "SETITEMS": lambda _: store(since_mark()),
         "MEMOIZE": remember,
         "BINPUT": remember,
         "LONG_BINPUT": remember,

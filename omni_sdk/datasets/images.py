@@ -21,6 +21,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises:
         DatasetError: the file is missing, too large, or neither.
+        LimitError: more than 2^26 pixels.
     """
     return _header_size(_read(path), str(path))
 
@@ -36,9 +37,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     if data.startswith(png.SIGNATURE):
         png.verify_png(data, where, max_pixels=MAX_PIXELS)
     else:
-        height, width = _header_size(data, where)
-        if height * width > MAX_PIXELS:
-            raise LimitError(f"{where}: expected at most {MAX_PIXELS} pixels, got {width}x{height}")
+        _header_size(data, where)
+        # The decoder fills what is missing at the end with grey. A thumbnail's end lies before the frame.
+        if data.rfind(b"\xff\xd9") < _frame_header(data, where):
+            raise DatasetError(f"{where}: cannot be decoded: JPEG cut short")
     return _rgb(data, where)
 
 
@@ -100,7 +102,8 @@ def _decode(data: bytes, where: str) -> av.VideoFrame:
     codec = av.CodecContext.create("png" if data.startswith(png.SIGNATURE) else "mjpeg", "r")
     assert isinstance(codec, av.VideoCodecContext)
     codec.thread_count = 1
-    codec.options = {"err_detect": "explode"}
+    # max_pixels: a JPEG may hold a second, larger frame header.
+    codec.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
     try:
         frames = codec.decode(av.Packet(data)) or codec.decode(None)
     except (av.error.FFmpegError, ValueError) as e:
@@ -115,23 +118,31 @@ def _rgb(data: bytes, where: str) -> NDArray[np.uint8]:
 
 
 def _header_size(data: bytes, where: str) -> tuple[int, int]:
+    """Return (height, width) within the limits."""
     if data.startswith(png.SIGNATURE) and len(data) >= 24:
         width, height = struct.unpack_from(">II", data, 16)
-        return height, width
+    else:
+        position = _frame_header(data, where)
+        height, width = struct.unpack_from(">HH", data, position + 5)
+    if height == 0 or width == 0:
+        raise DatasetError(f"{where}: expected a picture, its header says {width}x{height}")
+    if height * width > MAX_PIXELS:
+        raise LimitError(f"{where}: expected at most {MAX_PIXELS} pixels, got {width}x{height}")
+    return height, width
+
+
+def _frame_header(data: bytes, where: str) -> int:
+    """Return where the header of a JPEG's frame begins (ITU T.81, B.1.1.3)."""
     if not data.startswith(b"\xff\xd8"):
         raise DatasetError(f"{where}: neither a JPEG nor a PNG file")
     position = 2
     while position + 9 <= len(data) and data[position] == 0xFF:
-        marker, length = (
-            data[position + 1],
-            int.from_bytes(data[position + 2 : position + 4], "big"),
-        )
+        marker = data[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1
             continue
         # Start of frame, all codings; C4, C8 and CC are tables that share the range.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return height, width
-        position += 2 + length
+            return position
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     raise DatasetError(f"{where}: JPEG without a size")

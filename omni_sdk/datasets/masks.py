@@ -149,7 +149,8 @@ class LabelMaps:
 class BinaryMaps:
     """One object as one PNG per frame, anything but black being the object."""
 
-    paths: tuple[Path, ...]
+    folder: Path
+    frame_names: tuple[str, ...]
 
     def instances(self, frame: int) -> Iterator[Mask]:
         """Yield the mask of a frame.
@@ -157,11 +158,11 @@ class BinaryMaps:
         Raises:
             DatasetError: the PNG is missing or damaged.
         """
-        yield images.read_mask(self.paths[frame])
+        yield images.read_mask(self.folder / f"{self.frame_names[frame]}.png")
 
     def size(self) -> tuple[int, int] | None:
         """Return (height, width) of the first map."""
-        return images.image_size(self.paths[0])
+        return images.image_size(self.folder / f"{self.frame_names[0]}.png")
 
 
 def rle_size(rle: object, where: str) -> tuple[int, int]:

@@ -28,6 +28,8 @@ UNFINISHED = "TODO"
 COLUMNS = ("vid", "uid", "split", "fid", "exp")
 NUM_FRAMES = 10
 MAX_CSV_BYTES = 64 << 20
+_FRAME_NAMES = tuple(str(k) for k in range(NUM_FRAMES))
+_MASK_NAMES = tuple(f"{k:05d}" for k in range(NUM_FRAMES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def sample_of(root: Path, row: MetadataRow) -> Sample:
     video = Video(
         row.folder,
         media / "frames",
-        tuple(str(k) for k in range(NUM_FRAMES)),
+        _FRAME_NAMES,
         audio_path=media / "audio.wav",
     )
     masks = root / "gt_mask" / row.folder / f"fid_{row.object_id}"
@@ -100,7 +102,7 @@ def sample_of(root: Path, row: MetadataRow) -> Sample:
         row.expression,
         (row.object_id,),
         "no_target" if row.category == "null" else "",
-        BinaryMaps(tuple(masks / f"{k:05d}.png" for k in range(NUM_FRAMES))),
+        BinaryMaps(masks, _MASK_NAMES),
     )
 
 
