@@ -28,7 +28,7 @@ import numpy as np
 
 from omni_sdk.dus.assignment import match_by_iou
 from omni_sdk.dus.boxes import box_iou, mask_box
-from omni_sdk.dus.masks import logits_to_rle, rle_decode
+from omni_sdk.dus.masks import logits_to_rles, rle_decode
 from omni_sdk.dus.memory import MemoryBank, MemoryLimits
 from omni_sdk.dus.prompts import Clicks, PlannedPrompt, plan_prompts
 from omni_sdk.dus.propagation import Output, Propagator
