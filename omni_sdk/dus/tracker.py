@@ -235,7 +235,7 @@ class Sam2Run:
         with self._timed("mask"):
             known, known_boxes = [], []
             for object_id, output in outputs.items():
-                mask = rle_decode(logits_to_rle(output.logits, self._size), self._size)
+                mask = rle_decode(logits_to_rles(output.logits[None], self._size)[0], self._size)
                 box = mask_box(mask) if output.score > 0 else None
                 if box is not None:
                     known.append(object_id)
