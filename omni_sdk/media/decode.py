@@ -188,7 +188,7 @@ def decode_linear(
             if index in wanted:
                 yield index, frame
             index += 1
-        if packet is None or index >= stop:
+        if packet is None or index > stop:
             return
 
 

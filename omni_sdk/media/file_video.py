@@ -42,6 +42,7 @@ class FileVideo(Video):
         self._path = path
         self._table = indexed.table
         self._first_seconds = indexed.first_seconds
+        self._orientation = indexed.orientation
         self._cpus = os.cpu_count() or 1
 
     def _clock(self, what: str) -> WallClock:
@@ -51,7 +52,8 @@ class FileVideo(Video):
         return PacketReader(self._path, self._limits, threads=threads)
 
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
-        return RgbConverter((self._index.height, self._index.width), check_size(size), filter)
+        frame_size = (self._index.height, self._index.width)
+        return RgbConverter(frame_size, check_size(size), filter, self._orientation)
 
     def _decode(
         self, indices: list[int], size: tuple[int, int] | None, filter: Filter, put: Put

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from omni_sdk.errors import LimitError, MediaError
 from omni_sdk.media.container import media_errors, open_container, video_stream
+from omni_sdk.media.h264 import nal_length_size, starts_cleanly
 from omni_sdk.media.limits import MediaLimits, WallClock
 
 # Codecs whose every packet gives exactly one frame (or none when damaged), checked against a full decode
@@ -114,6 +115,7 @@ class Demuxed:
         has_audio: whether there is a sound stream.
         truncated: whether the file holds less than it promises.
         average_fps: the container's figure, 0 where unknown.
+        is_image: whether it is a still image.
     """
 
     table: PacketTable | None
@@ -124,6 +126,7 @@ class Demuxed:
     has_audio: bool
     truncated: bool
     average_fps: float
+    is_image: bool
 
 
 def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
@@ -139,6 +142,8 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
         stream = video_stream(container, name, limits)
         seconds = (container.duration or 0) / 1e6
         _check_duration(name, seconds, limits)
+        length_size = nal_length_size(stream.codec_context.extradata)
+        is_h264 = stream.codec_context.name == "h264"
         rows: list[tuple[int | None, int | None, int, int, bool, bool]] = []
         end_seconds = 0.0  # of any stream
         damaged = False
@@ -162,10 +167,13 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
                 end_seconds = max(end_seconds, end)
             if packet.stream_index != stream.index:
                 continue
+            is_sync = packet.is_keyframe
+            if is_sync and is_h264:
+                is_sync = starts_cleanly(bytes(packet), length_size)
             rows.append(
                 (
                     *(packet.pts, packet.dts, packet.duration or 0, packet.size),
-                    *(packet.is_keyframe, not packet.is_discard),
+                    *(is_sync, not packet.is_discard),
                 )
             )
             last_is_corrupt = packet.is_corrupt
@@ -187,6 +195,7 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
             has_audio=bool(container.streams.audio),
             truncated=damaged or promised_short,
             average_fps=float(stream.average_rate or 0),
+            is_image=container.format.name.endswith("_pipe"),
         )
     finally:
         container.close()
