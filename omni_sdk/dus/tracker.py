@@ -28,7 +28,7 @@ import numpy as np
 
 from omni_sdk.dus.assignment import match_by_iou
 from omni_sdk.dus.boxes import box_iou, mask_box
-from omni_sdk.dus.masks import logits_to_rle, rle_decode
+from omni_sdk.dus.masks import logits_to_rles, rle_decode
 from omni_sdk.dus.memory import MemoryBank, MemoryLimits
 from omni_sdk.dus.prompts import Clicks, PlannedPrompt, plan_prompts
 from omni_sdk.dus.propagation import Output, Propagator
@@ -276,7 +276,7 @@ class Sam2Run:
             masks = {
                 i: ObjectMask(i, counts, output.score)
                 for (i, output), counts in zip(
-                    outputs.items(), logits_to_rle(logits, self._size), strict=True
+                    outputs.items(), logits_to_rles(logits, self._size), strict=True
                 )
             }
         return _Done(frame.frame_index, frame.pts_seconds, masks)
