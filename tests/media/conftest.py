@@ -25,7 +25,7 @@ def picture(n: int, height: int, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Every frame of a file as a plain decode gives it, in presentation order."""
+    """Every frame of a file as a plain decode gives it: decoders put out presentation order."""
 
     pts: list[int | None]
     seconds: np.ndarray
@@ -51,6 +51,7 @@ def _write(
     audio_start: float = 0.0,
     audio_rate: int = 44100,
     audio_codec: str = "aac",
+    flat: bool = False,
 ) -> Path:
     """Encode `frames` pictures, with a 440 Hz tone where `audio_seconds` > 0."""
     with av.open(str(path), "w", format=format, options=container_options or {}) as sink:
@@ -69,7 +70,8 @@ def _write(
         if audio_seconds:
             sound = sink.add_stream(audio_codec, rate=audio_rate, layout="mono")
         for n in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(n, *size), format="rgb24")
+            image = np.zeros((*size, 3), np.uint8) if flat else picture(n, *size)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if color is not None:
                 frame = frame.reformat(
                     format=pix_fmt, dst_colorspace=color[0], dst_color_range=color[1]
@@ -123,8 +125,6 @@ def _decode_all(path: Path) -> Oracle:
             if done:
                 break
         base = float(stream.time_base)
-    if all(p is not None for p, _ in found):
-        found.sort(key=lambda item: item[0])
     start = found[0][0] or 0 if found else 0
     seconds = np.array([np.nan if p is None else (p - start) * base for p, _ in found])
     return Oracle([p for p, _ in found], seconds, [i for _, i in found])
