@@ -188,9 +188,7 @@ class OverlayWriter:
 
     def _add_video(self, fps: float) -> VideoStream:
         rate = Fraction(fps).limit_denominator(1001)
-        for codec, options in _CODECS:
-            if codec in av.codecs_available:
-                break
+        codec, options = next(c for c in _CODECS if c[0] in av.codecs_available)
         stream = cast(VideoStream, self._container.add_stream(codec, rate, dict(options)))
         height, width = self._size
         stream.height, stream.width = height + height % 2, width + width % 2

@@ -51,7 +51,6 @@ def _write(
     audio_start: float = 0.0,
     audio_rate: int = 44100,
     audio_codec: str = "aac",
-    flat: bool = False,
 ) -> Path:
     """Encode `frames` pictures, with a 440 Hz tone where `audio_seconds` > 0."""
     with av.open(str(path), "w", format=format, options=container_options or {}) as sink:
@@ -70,8 +69,7 @@ def _write(
         if audio_seconds:
             sound = sink.add_stream(audio_codec, rate=audio_rate, layout="mono")
         for n in range(frames):
-            image = np.zeros((*size, 3), np.uint8) if flat else picture(n, *size)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame = av.VideoFrame.from_ndarray(picture(n, *size), format="rgb24")
             if color is not None:
                 frame = frame.reformat(
                     format=pix_fmt, dst_colorspace=color[0], dst_color_range=color[1]

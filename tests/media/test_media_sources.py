@@ -132,7 +132,7 @@ def test_recording(kind, make_video, draw) -> None:
         path = make_video("live.ts", options={"g": "10", "bf": "2"}, audio_seconds=1.6)
         recorded = record(str(path), "live", MediaLimits(), demuxer="mpegts")
     else:
-        path = make_video("live.y4m", codec="wrapped_avframe", frames=20, flat=False)
+        path = make_video("live.y4m", codec="wrapped_avframe", frames=20)
         recorded = record(str(path), "live", MediaLimits(), demuxer="yuv4mpegpipe")
     with TemporaryVideo(recorded, MediaLimits(), name="live") as video, open_source(path) as live:
         assert video.info.path == "live"
