@@ -14,7 +14,8 @@ from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
 from omni_sdk.loading import load_stages
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.media.observe import observe
-from omni_sdk.media.source import Video, open_source
+from omni_sdk.media.source import open_source
+from omni_sdk.media.video import Video
 from omni_sdk.results import (
     BundleInfo,
     Keyframe,
