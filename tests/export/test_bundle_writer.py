@@ -13,7 +13,7 @@ import onnx
 import pytest
 from omni_export import bundle_writer, cli
 from omni_export.bundle_writer import ExportOptions, export_bundle, validate_bundle
-from omni_export.onnx_export import compact_weights
+from omni_export.constants import store_exact_halves
 from omni_export.parity import check_parity, thinker_parity
 from onnx import TensorProto, helper, numpy_helper
 
@@ -298,7 +298,7 @@ def test_command_line_exports(exported, full_checkpoint, tmp_path, capsys, monke
     assert Bundle.open(out).manifest.sources["grs"].license == "MIT"
 
 
-def test_compact_weights_is_exact():
+def test_compact_weights_are_exact():
     rng = np.random.default_rng(0)
     exact = rng.standard_normal((16, 32)).astype(np.float16).astype(np.float32)
     inexact = rng.standard_normal((32, 16)).astype(np.float32)
@@ -331,7 +331,7 @@ def test_compact_weights_is_exact():
         return session.run(None, {"x": x})
 
     before, size = run(), model.ByteSize()
-    compact_weights(model)
+    store_exact_halves(model)
     onnx.checker.check_model(model, full_check=True)
     after = run()
     for a, b in zip(before, after, strict=True):
@@ -339,7 +339,7 @@ def test_compact_weights_is_exact():
     assert model.ByteSize() < size - exact.nbytes // 2 + 200
     kinds = {t.name: t.data_type for t in model.graph.initializer}
     assert kinds == {
-        "exact.float16": TensorProto.FLOAT16,
+        "exact_float16": TensorProto.FLOAT16,
         "inexact": TensorProto.FLOAT,
         "large": TensorProto.FLOAT,
         "small": TensorProto.FLOAT,
