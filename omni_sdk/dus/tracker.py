@@ -276,7 +276,7 @@ class Sam2Run:
             masks = {
                 i: ObjectMask(i, counts, output.score)
                 for (i, output), counts in zip(
-                    outputs.items(), logits_to_rle(logits, self._size), strict=True
+                    outputs.items(), logits_to_rles(logits, self._size), strict=True
                 )
             }
         return _Done(frame.frame_index, frame.pts_seconds, masks)
