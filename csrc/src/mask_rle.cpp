@@ -3,43 +3,117 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
+
+#include "omni/multiversion.h"
 
 namespace omni {
 namespace {
 
 constexpr int kMaxGroups = 7;  // 35 bits: more than any run of a mask of kMaxMaskPixels needs
 
-// Appends runs to COCO's text. Grows geometrically and writes through a pointer.
-class RleWriter {
- public:
-  RleWriter() { text_.resize(256); }
+constexpr int kMaxCharacters = 8;  // written at once for a run, of which at most kMaxGroups count
 
-  void append(int64_t run) {
-    int64_t x = index_ > 2 ? run - previous_[index_ & 1] : run;
-    previous_[index_ & 1] = run;
-    ++index_;
-    if (used_ + kMaxGroups + 1 > text_.size()) text_.resize(2 * text_.size());
-    char* out = text_.data() + used_;
+// Writes runs as COCO's text. Its state is a pointer and two numbers, which stay in registers.
+class RunPrinter {
+ public:
+  explicit RunPrinter(char* out) : out_(out) {}
+
+  // Needs room for kMaxCharacters.
+  void put(int64_t run) {
+    const int64_t x = run - previous_[0];
+    previous_[0] = previous_[1];
+    previous_[1] = first_ ? 0 : run;  // nothing is stored minus the first run
+    first_ = false;
+    // Noisy masks mix lengths at random: up to four characters are made without a branch.
+    constexpr int64_t kFourGroups = int64_t{1} << 19;
+    if (x >= -kFourGroups && x < kFourGroups) {
+      const auto bits = static_cast<uint32_t>(x);
+      const auto magnitude = static_cast<uint32_t>(x ^ (x >> 63));  // x, or ~x where negative
+      const int length = 1 + (magnitude > 15) + (magnitude > 511) + (magnitude > 16383);
+      const uint32_t groups = (bits & 0x1f) | (bits & 0x3e0) << 3 | (bits & 0x7c00) << 6 |
+                              (bits & 0xf8000) << 9;
+      const uint32_t more = 0x20202020u & ((1u << 8 * (length - 1)) - 1);
+      const uint32_t characters = (groups | more) + 0x30303030u;
+      std::memcpy(out_, &characters, sizeof characters);
+      out_ += length;
+    } else {
+      out_ = putLong(out_, x);
+    }
+  }
+
+  char* position() const { return out_; }
+  void moveTo(char* out) { out_ = out; }
+
+ private:
+  // Static, so that the printer's own state need not be in memory.
+  static char* putLong(char* out, int64_t x) {
     for (bool more = true; more;) {
-      int group = static_cast<int>(x & 0x1f);
+      const int group = static_cast<int>(x & 0x1f);
       x >>= 5;
       more = (group & 0x10) ? x != -1 : x != 0;
       *out++ = static_cast<char>((group | (more ? 0x20 : 0)) + 48);
     }
-    used_ = static_cast<size_t>(out - text_.data());
+    return out;
   }
 
-  std::string finish() {
-    text_.resize(used_);
+  char* out_;
+  int64_t previous_[2] = {0, 0};  // the runs two and one before
+  bool first_ = true;
+};
+
+// The buffer that a printer writes into.
+class TextBuffer {
+ public:
+  TextBuffer() : text_(1024, '\0') {}
+  char* begin() { return text_.data(); }
+
+  // Makes room for `runs` more after `position`; returns where that is then.
+  char* reserve(char* position, size_t runs) {
+    const auto used = static_cast<size_t>(position - text_.data());
+    const size_t needed = used + runs * kMaxCharacters;
+    if (needed > text_.size()) text_.resize(2 * needed);
+    return text_.data() + used;
+  }
+
+  std::string finish(const char* position) {
+    text_.resize(static_cast<size_t>(position - text_.data()));
     return std::move(text_);
   }
 
  private:
   std::string text_;
-  size_t used_ = 0;
-  size_t index_ = 0;
-  int64_t previous_[2] = {0, 0};
 };
+
+constexpr int kEager = 4;  // changes of a word written before their number is looked at
+
+// Writes where pixels of a line differ from the one before (`before` for the first, then updated to
+// the line's last pixel) and returns how many do. `out` has room for the line's length + kEager.
+OMNI_MULTIVERSION int64_t findChanges(const uint64_t* line, int64_t words, uint64_t tailMask,
+                                      uint64_t* before, int32_t* out) {
+  const int32_t* const begin = out;
+  uint64_t carry = *before;
+  for (int64_t k = 0; k < words; ++k) {
+    const bool isLast = k == words - 1;
+    const uint64_t word = line[k];
+    uint64_t changes = (word ^ (word << 1 | carry)) & (isLast ? tailMask : ~uint64_t{0});
+    // the last pixel of a line is the highest bit that is not padding
+    carry = isLast ? (word & (tailMask ^ tailMask >> 1)) != 0 : word >> 63;
+    if (changes == 0) continue;
+    const auto base = static_cast<int32_t>(64 * k);
+    int32_t* const end = out + __builtin_popcountll(changes);
+    // Without a branch on the number of changes, which noise makes unpredictable; the sentinel only
+    // keeps trailingZeros defined, and what is written beyond `end` is overwritten.
+    constexpr uint64_t kSentinel = uint64_t{1} << 63;
+    for (int i = 0; i < kEager; ++i, changes &= changes - 1)
+      out[i] = base + trailingZeros(changes | kSentinel);
+    for (out += kEager; out < end; changes &= changes - 1)
+      *out++ = base + trailingZeros(changes);
+    out = end;
+  }
+  *before = carry;
+  return out - begin;
+}
 
 [[noreturn]] void malformed(const std::string& what) {
   throw std::invalid_argument("malformed RLE counts: " + what);
@@ -79,37 +153,32 @@ bool disjoint(const PixelBox& a, const PixelBox& b) {
 }  // namespace
 
 std::string encodeRle(const BitPlane& columns) {
-  RleWriter writer;
-  const int64_t words = columns.words;
-  const int tail = static_cast<int>(columns.length - 64 * (words - 1));
-  const uint64_t tailMask = columns.tailMask();
-  int64_t last = 0;      // where the current run began
-  uint64_t before = 0;   // value of the pixel before the current word; background before the first
-  int64_t position = 0;  // column-major index of the word's first pixel
+  TextBuffer text;
+  RunPrinter printer(text.begin());
+  std::vector<int32_t> changes(columns.length + kEager);
+  int64_t last = 0;  // where the current run began, as a column-major index
+  uint64_t before = 0;
   for (int64_t x = 0; x < columns.lines; ++x) {
-    const uint64_t* line = columns.line(x);
-    for (int64_t k = 0; k < words; ++k) {
-      const bool isLast = k == words - 1;
-      const uint64_t word = line[k];
-      uint64_t changes = word ^ (word << 1 | before);
-      if (isLast) changes &= tailMask;
-      before = (word >> (isLast ? tail - 1 : 63)) & 1;
-      for (; changes != 0; changes &= changes - 1) {
-        const int64_t at = position + trailingZeros(changes);
-        writer.append(at - last);
-        last = at;
-      }
-      position += isLast ? tail : 64;
+    const int64_t n =
+        findChanges(columns.line(x), columns.words, columns.tailMask(), &before, changes.data());
+    if (n == 0) continue;
+    printer.moveTo(text.reserve(printer.position(), static_cast<size_t>(n)));
+    const int64_t top = x * columns.length;
+    for (int64_t i = 0; i < n; ++i) {
+      printer.put(top + changes[i] - last);
+      last = top + changes[i];
     }
   }
-  writer.append(position - last);
-  return writer.finish();
+  printer.moveTo(text.reserve(printer.position(), 1));
+  printer.put(columns.lines * columns.length - last);
+  return text.finish(printer.position());
 }
 
 std::string formatRle(const Runs& runs) {
-  RleWriter writer;
-  for (uint32_t run : runs) writer.append(run);
-  return writer.finish();
+  TextBuffer text;
+  RunPrinter printer(text.reserve(text.begin(), runs.size()));
+  for (uint32_t run : runs) printer.put(run);
+  return text.finish(printer.position());
 }
 
 Runs parseRle(std::string_view text, int64_t height, int64_t width) {
