@@ -85,33 +85,40 @@ class TextBuffer {
   std::string text_;
 };
 
+constexpr int kGroup = 4;  // words looked at together
 constexpr int kEager = 4;  // changes of a word written before their number is looked at
 
 // Writes where pixels of a line differ from the one before (`before` for the first, then updated to
-// the line's last pixel) and returns how many do. `out` has room for the line's length + kEager.
+// the line's last pixel) and returns how many do. `scratch` holds the line's words, rounded up to
+// whole groups; `out` has room for the line's length + kEager.
+//
+// Whether a word of a noisy mask has changes, and how many, no machine can predict: a group of words
+// is skipped where none has any, else the first kEager of each word are written unseen.
 OMNI_MULTIVERSION int64_t findChanges(const uint64_t* line, int64_t words, uint64_t tailMask,
-                                      uint64_t* before, int32_t* out) {
+                                      uint64_t* before, uint64_t* scratch, int32_t* out) {
   const int32_t* const begin = out;
-  uint64_t carry = *before;
-  for (int64_t k = 0; k < words; ++k) {
-    const bool isLast = k == words - 1;
-    const uint64_t word = line[k];
-    uint64_t changes = (word ^ (word << 1 | carry)) & (isLast ? tailMask : ~uint64_t{0});
-    // the last pixel of a line is the highest bit that is not padding
-    carry = isLast ? (word & (tailMask ^ tailMask >> 1)) != 0 : word >> 63;
-    if (changes == 0) continue;
-    const auto base = static_cast<int32_t>(64 * k);
-    int32_t* const end = out + __builtin_popcountll(changes);
-    // Without a branch on the number of changes, which noise makes unpredictable; the sentinel only
-    // keeps trailingZeros defined, and what is written beyond `end` is overwritten.
-    constexpr uint64_t kSentinel = uint64_t{1} << 63;
-    for (int i = 0; i < kEager; ++i, changes &= changes - 1)
-      out[i] = base + trailingZeros(changes | kSentinel);
-    for (out += kEager; out < end; changes &= changes - 1)
-      *out++ = base + trailingZeros(changes);
-    out = end;
+  scratch[0] = line[0] ^ (line[0] << 1 | *before);
+  for (int64_t k = 1; k < words; ++k) scratch[k] = line[k] ^ (line[k] << 1 | line[k - 1] >> 63);
+  scratch[words - 1] &= tailMask;
+  for (int64_t k = words; k % kGroup != 0; ++k) scratch[k] = 0;
+  // the last pixel of a line is the highest bit that is not padding
+  *before = (line[words - 1] & (tailMask ^ tailMask >> 1)) != 0;
+  for (int64_t group = 0; group < words; group += kGroup) {
+    const uint64_t* from = scratch + group;
+    if ((from[0] | from[1] | from[2] | from[3]) == 0) continue;
+    for (int64_t k = 0; k < kGroup; ++k) {
+      uint64_t changes = from[k];
+      const auto base = static_cast<int32_t>(64 * (group + k));
+      int32_t* const end = out + __builtin_popcountll(changes);
+      // The sentinel only keeps trailingZeros defined; what lies beyond `end` is overwritten.
+      constexpr uint64_t kSentinel = uint64_t{1} << 63;
+      for (int i = 0; i < kEager; ++i, changes &= changes - 1)
+        out[i] = base + trailingZeros(changes | kSentinel);
+      for (out += kEager; out < end; changes &= changes - 1)
+        *out++ = base + trailingZeros(changes);
+      out = end;
+    }
   }
-  *before = carry;
   return out - begin;
 }
 
@@ -156,11 +163,12 @@ std::string encodeRle(const BitPlane& columns) {
   TextBuffer text;
   RunPrinter printer(text.begin());
   std::vector<int32_t> changes(columns.length + kEager);
+  std::vector<uint64_t> scratch(columns.words + kGroup);
   int64_t last = 0;  // where the current run began, as a column-major index
   uint64_t before = 0;
   for (int64_t x = 0; x < columns.lines; ++x) {
-    const int64_t n =
-        findChanges(columns.line(x), columns.words, columns.tailMask(), &before, changes.data());
+    const int64_t n = findChanges(columns.line(x), columns.words, columns.tailMask(), &before,
+                                  scratch.data(), changes.data());
     if (n == 0) continue;
     printer.moveTo(text.reserve(printer.position(), static_cast<size_t>(n)));
     const int64_t top = x * columns.length;
