@@ -8,6 +8,10 @@
 
 #include "omni/multiversion.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace omni {
 namespace {
 
@@ -95,10 +99,24 @@ OMNI_MULTIVERSION void interpolateAcross(const Pair* pairs, const float* w0, con
     out[i] = __builtin_fmaf(pairs[i].left, w0[i], pairs[i].right * w1[i]);
 }
 
-OMNI_MULTIVERSION void thresholdBetween(const float* top, const float* bottom, float w0, float w1,
-                                        float threshold, uint8_t* out) {
-  for (int i = 0; i < kBlock; ++i)
-    out[i] = __builtin_fmaf(top[i], w0, bottom[i] * w1) > threshold;
+// One word of the mask, between two source rows.
+OMNI_MULTIVERSION uint64_t thresholdBetween(const float* top, const float* bottom, float w0,
+                                            float w1, float threshold) {
+  float values[kBlock];
+  for (int i = 0; i < kBlock; ++i) values[i] = __builtin_fmaf(top[i], w0, bottom[i] * w1);
+#if defined(__SSE2__)
+  const __m128 limit = _mm_set1_ps(threshold);
+  uint64_t word = 0;
+  for (int i = 0; i < kBlock; i += 4) {
+    const int above = _mm_movemask_ps(_mm_cmpgt_ps(_mm_loadu_ps(values + i), limit));
+    word |= static_cast<uint64_t>(static_cast<unsigned>(above)) << i;
+  }
+  return word;
+#else
+  uint8_t bytes[kBlock];
+  for (int i = 0; i < kBlock; ++i) bytes[i] = values[i] > threshold;
+  return packWord(bytes);
+#endif
 }
 
 // One source row: its bounds per block and, where a block was needed, its horizontal interpolation.
@@ -165,7 +183,6 @@ BitPlane upsampleLogits(const float* logits, int64_t height, int64_t width, int6
   const Axis down = makeAxis(height, outHeight), across = makeAxis(width, outWidth);
   // Rows lo and hi of an output row are neighbours (or the same): one slot for even rows, one for odd.
   SourceRow slots[2] = {{across, width, rows.words}, {across, width, rows.words}};
-  uint8_t bytes[kBlock];
   for (int64_t y = 0; y < outHeight; ++y) {
     SourceRow& top = slots[down.lo[y] & 1];
     SourceRow& bottom = slots[down.hi[y] & 1];
@@ -177,8 +194,8 @@ BitPlane upsampleLogits(const float* logits, int64_t height, int64_t width, int6
       if (std::min(a.low, b.low) > threshold) {
         line[k] = ~uint64_t{0};
       } else if (!(std::max(a.high, b.high) <= threshold)) {
-        thresholdBetween(top.values(k), bottom.values(k), down.w0[y], down.w1[y], threshold, bytes);
-        line[k] = packWord(bytes);
+        line[k] =
+            thresholdBetween(top.values(k), bottom.values(k), down.w0[y], down.w1[y], threshold);
       }
     }
     line[rows.words - 1] &= rows.tailMask();
