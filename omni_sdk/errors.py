@@ -27,6 +27,14 @@ class PromptError(OmniError, ValueError):
     """Boxes, points or frames handed in by the caller are malformed."""
 
 
+class MaskError(OmniError, ValueError):
+    """A run-length mask is malformed, or does not fit the size that it comes with."""
+
+
+class DatasetError(OmniError, ValueError):
+    """Annotations or predictions are missing, malformed, or do not fit each other."""
+
+
 class BundleError(OmniError, ValueError):
     """A bundle or a checkpoint is incomplete, altered, or not of a known layout."""
 

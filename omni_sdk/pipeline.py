@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from omni_sdk.config import PipelineConfig
-from omni_sdk.dus.prompts import choose_keyframes, make_prompts, with_objects
+from omni_sdk.dus.keyframes import choose_keyframes, make_prompts, with_objects
 from omni_sdk.errors import ModelOutputError, PromptError
 from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
 from omni_sdk.loading import load_stages
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.media.observe import observe
-from omni_sdk.media.source import Video, open_source
+from omni_sdk.media.source import open_source
+from omni_sdk.media.video import Video
 from omni_sdk.results import (
     BundleInfo,
     Keyframe,

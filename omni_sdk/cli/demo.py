@@ -3,12 +3,115 @@
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omni_sdk.cli import common
+
+if TYPE_CHECKING:
+    from omni_sdk.demo.play import Played
+
+SAVED_CLIPS = 5
+"""Up to this many clips are written out with overlay and JSON; more are only scored."""
 
 
 def declare_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.add_argument("--clips", type=int, default=5, help="how many clips (default 5)")
+    parser.add_argument("--seed", type=int, default=0, help="first clip of the held-out series")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("omni-demo"),
+        help="directory for clips, overlays and JSON (default omni-demo)",
+    )
+    parser.add_argument("--json", type=Path, help="also write the scores of every clip here")
+    common.declare_model(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    raise NotImplementedError
+    from omni_sdk.demo.evaluate import format_table, summarise
+    from omni_sdk.demo.play import play
+    from omni_sdk.demo.world import demo_clips
+    from omni_sdk.errors import QueryError
+
+    try:
+        if arguments.clips < 1:
+            raise ValueError(f"--clips must be at least 1, got {arguments.clips}")
+        clips = list(demo_clips(arguments.clips, arguments.seed))
+    except ValueError as e:
+        raise QueryError(str(e)) from e
+    pipeline = common.load_pipeline(arguments)
+    save = len(clips) <= SAVED_CLIPS
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    played: list[Played] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = arguments.out if save else Path(scratch)
+        for seed, family in common.track(clips, len(clips), "clips"):
+            one = play(pipeline, seed, family, directory)
+            played.append(one)
+            if save:
+                one.result.save(arguments.out / one.path.stem)
+                print(describe(one), end="\n\n", flush=True)
+            else:
+                one.path.unlink()
+    print(format_table(summarise([p.score for p in played])))
+    print(f"\ntracker alone, given the true box: {_tracker_line(played)}")
+    print(f"time per clip, ms (median): {_times_line(played)}")
+    if save:
+        print(f"clips, overlays, masks and JSON are in {arguments.out}/")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps([_row(p) for p in played], indent=1) + "\n")
+    return 0
+
+
+def describe(played: Played) -> str:
+    """Return what happened on one clip, in a few lines."""
+    from omni_sdk.cli.run import summary
+
+    score, truth = played.score, played.truth
+    true = "absent" if truth.target is None else f"{truth.description}, {truth.span_seconds}"
+    parts = [f"J&F {score.j_and_f:.3f} (J {score.j:.3f}, F {score.f:.3f})"]
+    if score.j_and_f_visible is not None:
+        parts.append(f"where visible {score.j_and_f_visible:.3f}")
+    if score.keyframe_box_iou is not None:
+        parts.append(f"keyframe box IoU {score.keyframe_box_iou:.3f}")
+    return f"{summary(played.result)}\ntruth:    {true}\nscore:    {', '.join(parts)}"
+
+
+def _tracker_line(played: list[Played]) -> str:
+    from omni_sdk.demo.evaluate import statistic
+
+    values = [p.tracker_j for p in played if p.tracker_j is not None]
+    if not values:
+        return "-"
+    s = statistic(values)
+    return f"J {s.mean:.3f} +-{s.standard_error:.3f} over {s.count} objects' visible frames"
+
+
+def _times_line(played: list[Played]) -> str:
+    import statistics
+
+    first = played[0].result.timings_ms
+    medians = {
+        name: statistics.median(getattr(p.result.timings_ms, name) for p in played)
+        for name in first.__slots__
+    }
+    return ", ".join(f"{name} {ms:.0f}" for name, ms in medians.items())
+
+
+def _row(played: Played) -> dict[str, object]:
+    from omni_sdk.schema import to_dict
+
+    scene = played.truth.scene
+    return {
+        "clip": played.path.stem,
+        "query": scene.query,
+        "answer": played.result.answer,
+        "score": to_dict(played.score),
+        "tracker_j": played.tracker_j,
+        "timings_ms": to_dict(played.result.timings_ms),
+    }

@@ -1,1 +1,0 @@
-// Placeholder so that the static library is never empty; real kernels live beside it.

@@ -1,0 +1,100 @@
+"""Decoded frame -> RGB array, upright."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import av
+import numpy as np
+from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from omni_sdk.media.resize import Filter, resize
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """How a stored frame is turned for display: transpose first, then flip.
+
+    Attributes:
+        transpose: swap rows and columns.
+        flip_x: mirror left-right, after the transposition.
+        flip_y: mirror top-bottom, after the transposition.
+    """
+
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> Orientation:
+        """Read the frame's display matrix; anything but quarter turns and mirrors is taken as upright.
+
+        The matrix is (a, b, u; c, d, v; x, y, w) with x' = a x + c y, y' = b x + d y, 16.16 fixed point,
+        y pointing down (libavutil/display.h).
+        """
+        try:
+            side_data = cast(SideDataContainer, frame.side_data)  # PyAV's own annotation is wrong
+            data = bytes(side_data[SideDataType.DISPLAYMATRIX])
+        except KeyError:
+            return cls()
+        except ValueError:  # PyAV 18 knows not all kinds of side data; the angle it can still tell
+            return {90: cls(True, False, True), -90: cls(True, True, False)}.get(
+                frame.rotation, cls(False, abs(frame.rotation) == 180, abs(frame.rotation) == 180)
+            )
+        a, b, _, c, d = (int(v) for v in np.frombuffer(data, np.int32, 5))
+        if b == c == 0 and a and d:
+            return cls(False, a < 0, d < 0)
+        if a == d == 0 and b and c:
+            return cls(True, c < 0, b < 0)
+        return cls()
+
+    @classmethod
+    def of_exif(cls, value: int) -> Orientation:
+        """Turn an EXIF orientation, 1 to 8, into one of these."""
+        return cls(value >= 5, value in (2, 3, 6, 7), value in (3, 4, 7, 8))
+
+    @property
+    def rotation(self) -> int:
+        """Degrees, counterclockwise; a mirror is not counted."""
+        if not self.transpose:
+            return 180 if self.flip_x and self.flip_y else 0
+        return 90 if self.flip_y else -90
+
+    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn an (H, W, 3) image upright, as a view."""
+        if self.transpose:
+            image = image.transpose(1, 0, 2)
+        return image[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
+
+
+class RgbConverter:
+    """Makes upright RGB arrays of one size; one per thread, for it reuses swscale's state.
+
+    Colours are swscale's, with the matrix and range that the stream states, as in the models' reference
+    preprocessing; the resize equals torchvision's.
+    """
+
+    def __init__(
+        self,
+        frame_size: tuple[int, int],
+        size: tuple[int, int] | None = None,
+        filter: Filter = "bicubic",
+        orientation: Orientation | None = None,
+    ) -> None:
+        self._frame_size = frame_size
+        self._size = size
+        self._filter: Filter = filter
+        self._orientation = orientation  # None: as each frame says
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """Return the frame as a contiguous (H, W, 3) uint8 array."""
+        rgb = np.asarray(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
+        image = np.ascontiguousarray((self._orientation or Orientation.of(frame)).apply(rgb))
+        if image.shape[:2] != self._frame_size:  # the resolution changed within the stream
+            image = resize(image, self._frame_size, "bilinear")
+        return image if self._size is None else resize(image, self._size, self._filter)

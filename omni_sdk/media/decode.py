@@ -1,0 +1,265 @@
+"""Decoding named frames exactly: sync-frame groups, matched by time, always drained.
+
+Note [Exactness]
+A frame is right when its time is, and its pixels are those of a decode of the whole file. Decoding starts
+at a sync frame that the wanted frame does not reach back over (`PacketTable.start_of`), goes in decode
+order up to the wanted packet and then drains the decoder, which gives the frames it still holds back for
+reordering. Frames are recognised by their time, never counted. Where a seek lands is checked packet by
+packet (time and size) against the table; when it does not fit, reading starts again further ahead.
+Frames that no other frame refers to are not decoded unless wanted, for the codecs where that was measured
+to be bit-exact (H.264, HEVC; with AV1 frames got lost).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Container, Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from omni_sdk.media.container import media_errors, open_container, video_stream
+from omni_sdk.media.limits import MediaLimits, WallClock
+from omni_sdk.media.packets import NO_TIME, PacketTable
+
+_SKIP_NONREF = frozenset({"h264", "hevc"})
+_NEAR_PACKETS = 64  # reading on over so few packets costs less than a seek
+_REORDER_FRAMES = 16  # H.264 and HEVC reorder at most this far
+
+Frames = Iterator[tuple[int, av.VideoFrame]]
+Packet: TypeAlias = "av.Packet[VideoStream]"
+
+
+class PacketReader:
+    """One open container, read from any packet of the table. Use as a context manager."""
+
+    def __init__(self, path: Path, limits: MediaLimits, *, threads: int) -> None:
+        self.name = str(path)
+        self.container: InputContainer = open_container(path, limits)
+        try:
+            self.stream = video_stream(self.container, self.name, limits)
+            self.codec = self.stream.codec_context
+            self.codec.thread_count = threads
+            self.codec.thread_type = "FRAME" if threads > 1 else "NONE"
+        except BaseException:
+            self.container.close()
+            raise
+        self._packets: Iterator[Packet] | None = None
+        self._next_row = 0
+
+    def __enter__(self) -> PacketReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the container; safe to call twice."""
+        self.container.close()
+
+    def read_all(self) -> Iterator[Packet]:
+        """Yield the packets from the start of a fresh container."""
+        return self._read()
+
+    def read_from(self, table: PacketTable, row: int) -> Iterator[tuple[int, Packet]]:
+        """Yield (row, packet) from `row` on; ends early where the file no longer fits the table."""
+        if self._packets is not None and 0 <= row - self._next_row <= _NEAR_PACKETS:
+            packet = next(self._packets, None)
+            at = None if packet is None else table.row_of(packet.pts, packet.size)
+            if packet is not None and at == self._next_row:
+                yield from self._follow(table, row, at, packet)
+                return
+        yield from self._seek_and_follow(table, row)
+
+    def _seek_and_follow(self, table: PacketTable, row: int) -> Iterator[tuple[int, Packet]]:
+        earlier = row
+        for attempt in range(3):
+            if attempt and earlier:  # the seek landed late: aim at an earlier sync frame, then at 0
+                earlier = table.sync_before(earlier) if attempt == 1 else 0
+            self._seek(table, earlier)
+            packet = next(self._packets, None) if self._packets else None
+            while packet is not None:
+                at = table.row_of(packet.pts, packet.size)
+                if at is not None and at <= row:
+                    yield from self._follow(table, row, at, packet)
+                    return
+                if at is not None:
+                    break
+                packet = next(self._packets, None) if self._packets else None
+
+    def _seek(self, table: PacketTable, row: int) -> None:
+        by_dts = self.container.format.name.startswith("mov") and table.dts[row] != NO_TIME
+        target = int(table.dts[row] if by_dts else table.pts[row])
+        if row == 0:
+            target = min(target, int(table.pts.min()), int(table.dts[0]))
+            target = max(target, -(1 << 62))
+        with media_errors(self.name):
+            self.container.seek(target, stream=self.stream, backward=True)
+        self.codec.flush_buffers()
+        self._packets = self._read()
+
+    def _follow(
+        self, table: PacketTable, row: int, at: int, packet: Packet
+    ) -> Iterator[tuple[int, Packet]]:
+        """Yield from `row` on, given that `packet` is the one of row `at` <= `row`."""
+        following: Packet | None = packet
+        while following is not None and at < len(table):
+            if table.pts[at] != following.pts or table.size[at] != following.size:
+                self._packets = None
+                return
+            self._next_row = at + 1
+            if at >= row:
+                yield at, following
+            at += 1
+            following = next(self._packets, None) if self._packets else None
+
+    def _read(self) -> Iterator[Packet]:
+        """Yield this stream's packets; an unreadable rest ends the iteration, as in the index."""
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size:
+                    yield packet
+        except (av.error.FFmpegError, MemoryError, UnicodeError):
+            return
+
+    def send(self, packet: Packet | None) -> list[av.VideoFrame]:
+        """Decode a packet, or drain with None; a damaged packet gives no frame."""
+        try:
+            return list(self.codec.decode(packet))
+        except (av.error.FFmpegError, MemoryError):
+            return []
+
+
+def decode_span(
+    reader: PacketReader,
+    table: PacketTable,
+    rows: tuple[int, int],
+    wanted: Container[int],
+    clock: WallClock,
+    *,
+    skip: bool = True,
+) -> Frames:
+    """Decode packets rows[0]..rows[1] and yield the wanted frames with their index, as they come.
+
+    Args:
+        reader: an open container.
+        table: its packets.
+        rows: first (a sync packet) and last row, inclusive.
+        wanted: frame indices to yield.
+        clock: stops a decode that takes too long.
+        skip: leave frames out that nothing needs.
+    """
+    first, last = rows
+    skip = skip and reader.codec.name in _SKIP_NONREF
+    for row, packet in reader.read_from(table, first):
+        clock.check()
+        if skip:
+            needed = table.frame_of(packet.pts) in wanted
+            reader.codec.skip_frame = "DEFAULT" if needed else "NONREF"
+        for frame in reader.send(packet):
+            index = table.frame_of(frame.pts)
+            if index is not None and index in wanted:
+                yield index, frame
+        if row >= last:
+            break
+    for frame in reader.send(None):
+        index = table.frame_of(frame.pts)
+        if index is not None and index in wanted:
+            yield index, frame
+    reader.codec.flush_buffers()
+
+
+def decode_linear(
+    reader: PacketReader, wanted: Container[int], stop: int, clock: WallClock
+) -> Frames:
+    """Decode a fresh container from its start and count frames: for files without usable times."""
+    index = 0
+    packets = reader.read_all()
+    while True:
+        clock.check()
+        packet = next(packets, None)
+        for frame in reader.send(packet):
+            if index in wanted:
+                yield index, frame
+            index += 1
+        if packet is None or index > stop:
+            return
+
+
+def plan_groups(
+    table: PacketTable, frame_indices: Sequence[int] | NDArray[np.int64]
+) -> list[tuple[int, int, list[int]]]:
+    """Gather wanted frames by the sync frame they are decoded from.
+
+    Returns:
+        (first row, last row, frame indices) of each group, in decode order.
+    """
+    groups: dict[int, list[int]] = {}
+    for index in sorted({int(i) for i in frame_indices}):
+        groups.setdefault(table.start_of(int(table.packet_of_frame[index])), []).append(index)
+    return [
+        (start, int(table.packet_of_frame[members].max()), members)
+        for start, members in sorted(groups.items())
+    ]
+
+
+def decode_groups(
+    reader: PacketReader,
+    table: PacketTable,
+    groups: Sequence[tuple[int, int, list[int]]],
+    emit: Callable[[int, av.VideoFrame], None],
+    clock: WallClock,
+) -> None:
+    """Decode groups and hand each wanted frame to `emit` once; a second try starts a group earlier."""
+    for first, last, members in groups:
+        waiting = set(members)
+        for attempt in range(2):
+            if attempt:
+                first = table.sync_before(first)
+            for index, frame in decode_span(
+                reader, table, (first, last), frozenset(waiting), clock, skip=attempt == 0
+            ):
+                if index in waiting:
+                    waiting.discard(index)
+                    emit(index, frame)
+            if not waiting:
+                break
+
+
+def in_order(frames: Frames, start: int, missing: Callable[[int], None], stop: int) -> Frames:
+    """Put frames in presentation order and report the ones in [start, stop) that never come.
+
+    Decoders give frames in order except in damaged streams or before they have learned how far a
+    stream reorders; a frame that is more than 16 frames late is taken to be lost.
+    """
+    held: list[tuple[int, int, av.VideoFrame]] = []
+    expected = start
+
+    def release() -> tuple[int, av.VideoFrame] | None:
+        nonlocal expected
+        index, _, frame = heapq.heappop(held)
+        if index < expected:  # came too late, or twice
+            return None
+        for lost in range(expected, index):
+            missing(lost)
+        expected = index + 1
+        return index, frame
+
+    for serial, (index, frame) in enumerate(frames):  # the serial: frames cannot be compared
+        heapq.heappush(held, (index, serial, frame))
+        while held and (held[0][0] <= expected or len(held) > _REORDER_FRAMES):
+            item = release()
+            if item is not None:
+                yield item
+    while held:
+        item = release()
+        if item is not None:
+            yield item
+    for lost in range(expected, stop):
+        missing(lost)

@@ -1,0 +1,189 @@
+"""A video or image in a local file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from omni_sdk.media.audio import read_audio
+from omni_sdk.media.container import media_errors
+from omni_sdk.media.convert import RgbConverter
+from omni_sdk.media.decode import (
+    Frames,
+    PacketReader,
+    decode_groups,
+    decode_linear,
+    decode_span,
+    in_order,
+    plan_groups,
+)
+from omni_sdk.media.frames import AudioClip, VideoFrame
+from omni_sdk.media.index import index_file
+from omni_sdk.media.limits import MediaLimits, WallClock
+from omni_sdk.media.resize import Filter
+from omni_sdk.media.video import Put, Video, check_audio, check_size
+
+_MAX_WORKERS = 4  # containers decoded side by side; each holds its own reference frames
+_MAX_THREADS = 4  # frame threads of one decoder; each holds a frame
+
+
+class FileVideo(Video):
+    """Frames and sound of a local file. Nothing stays open between calls."""
+
+    def __init__(self, path: Path, limits: MediaLimits, *, name: str | None = None) -> None:
+        indexed = index_file(path, limits)
+        super().__init__(name or str(path), indexed.index, limits, has_audio=indexed.has_audio)
+        self._path = path
+        self._table = indexed.table
+        self._first_seconds = indexed.first_seconds
+        self._orientation = indexed.orientation
+        self._cpus = os.cpu_count() or 1
+
+    def _clock(self, what: str) -> WallClock:
+        return WallClock(self._limits, f"{what} {self._name!r}")
+
+    def _reader(self, threads: int) -> PacketReader:
+        return PacketReader(self._path, self._limits, threads=threads)
+
+    def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
+        frame_size = (self._index.height, self._index.width)
+        return RgbConverter(frame_size, check_size(size), filter, self._orientation)
+
+    def _decode(
+        self, indices: list[int], size: tuple[int, int] | None, filter: Filter, put: Put
+    ) -> None:
+        clock = self._clock("decoding")
+        table = self._table
+        if table is None:
+            convert = self._converter(size, filter)
+            with self._reader(min(self._cpus, _MAX_THREADS)) as reader, media_errors(self._name):
+                for index, frame in decode_linear(reader, set(indices), indices[-1], clock):
+                    put(index, convert(frame), frame.is_corrupt)
+            return
+        groups = plan_groups(table, indices)
+        workers = min(len(groups), self._cpus, _MAX_WORKERS)
+        threads = max(1, min(self._cpus // workers, _MAX_THREADS))
+
+        def work(share: list[tuple[int, int, list[int]]]) -> None:
+            convert = self._converter(size, filter)
+
+            def emit(index: int, frame: av.VideoFrame) -> None:
+                put(index, convert(frame), frame.is_corrupt)
+
+            with self._reader(threads) as reader, media_errors(self._name):
+                decode_groups(reader, table, share, emit, clock)
+
+        if workers == 1:
+            work(groups)
+            return
+        with ThreadPoolExecutor(workers, thread_name_prefix="omni-decode") as pool:
+            for done in [pool.submit(work, share) for share in split_evenly(groups, workers)]:
+                done.result()
+
+    def _frames(self, reader: PacketReader, start: int, stop: int, clock: WallClock) -> Frames:
+        """Decode frames [start, stop) in order; `reader` must be fresh where there is no table."""
+        wanted = range(start, stop)
+        if self._table is None:
+            frames = decode_linear(reader, wanted, stop - 1, clock)
+        else:
+            rows = self._table.packet_of_frame[start:stop]
+            # The first frames on screen may be stored after ones of an earlier group.
+            first = min(self._table.start_of(int(row)) for row in rows[:16])
+            frames = decode_span(reader, self._table, (first, int(rows.max())), wanted, clock)
+        return in_order(frames, start, self._missing.add, stop)
+
+    def forward(
+        self,
+        start: int,
+        stop: int,
+        size: tuple[int, int] | None = None,
+        filter: Filter = "bilinear",
+    ) -> Iterator[VideoFrame]:
+        """See `Video.forward`."""
+        self._check_forward(start, stop)
+        return self._walk_forward(start, stop, self._converter(size, filter))
+
+    def _walk_forward(self, start: int, stop: int, convert: RgbConverter) -> Iterator[VideoFrame]:
+        if start == stop:
+            return
+        clock = self._clock("decoding")
+        with self._reader(min(self._cpus, _MAX_THREADS)) as reader:
+            for index, frame in self._frames(reader, start, stop, clock):
+                with media_errors(self._name):
+                    image = convert(frame)
+                with clock.paused():
+                    yield self._video_frame(index, image)
+
+    def backward(
+        self,
+        start: int,
+        stop: int,
+        size: tuple[int, int] | None = None,
+        filter: Filter = "bilinear",
+    ) -> Iterator[VideoFrame]:
+        """See `Video.backward`."""
+        self._check_backward(start, stop)
+        return self._walk_backward(start, stop, self._converter(size, filter))
+
+    def _walk_backward(self, start: int, stop: int, convert: RgbConverter) -> Iterator[VideoFrame]:
+        clock = self._clock("decoding")
+        sync = self._index.sync_frames
+        reader: PacketReader | None = None
+        end = start + 1
+        try:
+            while end > stop + 1:
+                group = int(sync[np.searchsorted(sync, end - 1, side="right") - 1])
+                begin = max(group, stop + 1, end - self._limits.max_frames_held)
+                if reader is None:
+                    reader = self._reader(min(self._cpus, _MAX_THREADS))
+                with media_errors(self._name):
+                    held = [(i, convert(f)) for i, f in self._frames(reader, begin, end, clock)]
+                if (
+                    self._table is None
+                ):  # counted from the start: each piece needs a fresh container
+                    reader.close()
+                    reader = None
+                while held:
+                    index, image = held.pop()
+                    with clock.paused():
+                        yield self._video_frame(index, image)
+                end = begin
+        finally:
+            if reader is not None:
+                reader.close()
+
+    def _video_frame(self, index: int, image: NDArray[np.uint8]) -> VideoFrame:
+        return VideoFrame(index, float(self._index.pts_seconds[index]), image)
+
+    def audio(
+        self, sampling_rate: int = 16000, max_seconds: float | None = None
+    ) -> AudioClip | None:
+        """See `Video.audio`."""
+        self._check_open()
+        check_audio(sampling_rate, max_seconds)
+        if not self._has_audio:
+            return None
+        return read_audio(
+            self._path,
+            self._limits,
+            first_seconds=self._first_seconds,
+            sampling_rate=sampling_rate,
+            max_seconds=max_seconds,
+        )
+
+
+def split_evenly(
+    groups: list[tuple[int, int, list[int]]], shares: int
+) -> list[list[tuple[int, int, list[int]]]]:
+    """Cut a list of decode groups into runs of about equal packet counts, none of them empty."""
+    ends = np.cumsum([last - first + 1 for first, last, _ in groups])
+    middle = ends - np.diff(ends, prepend=0) / 2
+    share = np.minimum((middle * shares / ends[-1]).astype(int), shares - 1)
+    parts = [[g for g, s in zip(groups, share, strict=True) if s == n] for n in range(shares)]
+    return [part for part in parts if part]

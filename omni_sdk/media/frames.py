@@ -1,0 +1,106 @@
+"""What the media layer hands out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One decoded frame.
+
+    Attributes:
+        frame_index: presentation order, from 0.
+        pts_seconds: presentation time from the source's first frame.
+        image: (H, W, 3) uint8 RGB, rotation applied.
+    """
+
+    frame_index: int
+    pts_seconds: float
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBatch:
+    """Sampled frames, in the order in which they were asked for.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB, rotation applied.
+        frame_indices: (T,) int64 presentation-order index of each.
+        pts_seconds: (T,) float64 seconds from the source's first frame.
+        missing: indices that were asked for and could not be decoded.
+        corrupt: indices that are in `frames` but were decoded from damaged data.
+    """
+
+    frames: NDArray[np.uint8]
+    frame_indices: NDArray[np.int64]
+    pts_seconds: NDArray[np.float64]
+    missing: tuple[int, ...] = ()
+    corrupt: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.frame_indices)
+
+    def __repr__(self) -> str:
+        return (
+            f"FrameBatch(frames={self.frames.shape}, frame_indices={self.frame_indices.tolist()}, "
+            f"missing={self.missing}, corrupt={self.corrupt})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AudioClip:
+    """Sound on the video's clock: sample 0 is heard with the first video frame.
+
+    Attributes:
+        samples: (N,) float32 mono, nominally in [-1, 1].
+        sampling_rate: in Hz.
+        start_seconds: where the sound track starts against the first video frame: silence was put in
+            front when positive, that much sound was cut when negative.
+    """
+
+    samples: NDArray[np.float32]
+    sampling_rate: int
+    start_seconds: float
+
+    def __repr__(self) -> str:
+        return (
+            f"AudioClip(samples={self.samples.shape}, sampling_rate={self.sampling_rate}, "
+            f"start_seconds={self.start_seconds:g})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VideoIndex:
+    """What is known of a video's frames without decoding all of them.
+
+    Attributes:
+        pts_seconds: (N,) float64 presentation times from the first frame, ascending.
+        sync_frames: (K,) int64 ascending indices of frames at which decoding can start.
+        height: pixels, after rotation.
+        width: pixels, after rotation.
+        rotation: degrees, counterclockwise, that were applied: 0, 90, 180 or -90.
+        duration_seconds: from the first frame to the end of the last.
+        truncated: the container promised more than could be read.
+    """
+
+    pts_seconds: NDArray[np.float64]
+    sync_frames: NDArray[np.int64]
+    height: int
+    width: int
+    rotation: int
+    duration_seconds: float
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.pts_seconds)
+
+    def __repr__(self) -> str:
+        return (
+            f"VideoIndex(frames={len(self)}, sync_frames={len(self.sync_frames)}, "
+            f"size={self.height}x{self.width}, rotation={self.rotation}, "
+            f"duration_seconds={self.duration_seconds:g}, truncated={self.truncated})"
+        )

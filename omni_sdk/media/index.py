@@ -1,0 +1,169 @@
+"""The index of a file: what its frames are, found with a demux and as little decoding as is safe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from omni_sdk.errors import LimitError, MediaError
+from omni_sdk.media.convert import Orientation
+from omni_sdk.media.decode import PacketReader, decode_linear
+from omni_sdk.media.exif import exif_orientation
+from omni_sdk.media.frames import VideoIndex
+from omni_sdk.media.limits import MediaLimits, WallClock
+from omni_sdk.media.packets import Demuxed, PacketTable, demux
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedFile:
+    """A file ready for decoding.
+
+    Attributes:
+        index: the public part.
+        table: its packets, or None where frames are found by decoding from the start.
+        first_seconds: container time of frame 0; the sound is aligned with it.
+        has_audio: whether there is a sound stream.
+        orientation: of a still image; None: each frame says its own.
+    """
+
+    index: VideoIndex
+    table: PacketTable | None
+    first_seconds: float
+    has_audio: bool
+    orientation: Orientation | None
+
+
+def index_file(path: Path, limits: MediaLimits) -> IndexedFile:
+    """Index a file.
+
+    Raises:
+        MediaError: not a readable video or image, or nothing in it can be decoded.
+        LimitError: a limit is exceeded.
+    """
+    clock = WallClock(limits, f"indexing {str(path)!r}")
+    found = demux(path, limits, clock)
+    if found.table is None:
+        return _index_by_decoding(path, limits, found, clock)
+    table, first = _decodable_head(path, limits, found.table, clock)
+    if len(table.frame_pts) == 0:
+        raise MediaError(f"{str(path)!r} holds no frame that can be decoded")
+    ticks = table.frame_pts
+    seconds = (ticks - ticks[0]) * float(found.time_base)
+    # Decoding starts at a sync frame, or at the first shown frame after one that is not shown.
+    sync = np.searchsorted(ticks, table.pts[table.sync_rows])
+    sync = np.unique(np.append(sync[sync < len(ticks)], 0))
+    index = _public_index(path, limits, seconds, sync, first, found)
+    return IndexedFile(
+        index,
+        table,
+        float(ticks[0] * found.time_base),
+        found.has_audio,
+        _still_orientation(path, found),
+    )
+
+
+def _still_orientation(path: Path, found: Demuxed) -> Orientation | None:
+    return Orientation.of_exif(exif_orientation(path)) if found.is_image else None
+
+
+def _public_index(
+    path: Path,
+    limits: MediaLimits,
+    seconds: NDArray[np.float64],
+    sync: NDArray[np.intp],
+    first: av.VideoFrame,
+    found: Demuxed,
+) -> VideoIndex:
+    last = float(found.last_duration * found.time_base)
+    if last <= 0 and len(seconds) > 1:
+        last = float(np.median(np.diff(seconds)))
+    if last <= 0:
+        last = 1 / found.average_fps if found.average_fps > 0 else 0.04
+    duration = float(seconds[-1]) + last
+    if duration > limits.max_duration_seconds:
+        raise LimitError(
+            f"{str(path)!r} lasts {duration:.0f} s, more than "
+            f"max_duration_seconds={limits.max_duration_seconds:g}"
+        )
+    orientation = _still_orientation(path, found) or Orientation.of(first)
+    height, width = first.height, first.width
+    return VideoIndex(
+        pts_seconds=seconds,
+        sync_frames=sync.astype(np.int64),
+        height=width if orientation.transpose else height,
+        width=height if orientation.transpose else width,
+        rotation=orientation.rotation,
+        duration_seconds=duration,
+        truncated=found.truncated,
+    )
+
+
+def _decodable_head(
+    path: Path, limits: MediaLimits, table: PacketTable, clock: WallClock
+) -> tuple[PacketTable, av.VideoFrame]:
+    """Decode the first frame, and the start of a file that was cut within a group.
+
+    Frames before the first sync frame, in the file or on screen, refer to what was cut off: some
+    decoders drop them. Whether each comes is tried; those that do not are no frames.
+    """
+    first_sync = int(table.sync_rows[0])
+    rows = np.arange(len(table))
+    doubtful = (rows < first_sync) | (table.pts < table.pts[first_sync])
+    last = max(first_sync, int(rows[doubtful].max(initial=0)))
+    seen: set[int] = set()
+    first: av.VideoFrame | None = None
+    with PacketReader(path, limits, threads=1) as reader:
+        packets = reader.read_all()
+        for row, packet in enumerate(packets):
+            clock.check()
+            frames = reader.send(packet)
+            if row >= last and (doubtful.any() or row == len(table) - 1):
+                frames += reader.send(None)
+                reader.codec.flush_buffers()
+            for frame in frames:
+                first = frame if first is None else first
+                if frame.pts is not None:
+                    seen.add(frame.pts)
+            if row >= last and first is not None:
+                break
+    if first is None:
+        raise MediaError(f"{str(path)!r} holds no frame that can be decoded")
+    came = np.isin(table.pts, np.fromiter(seen, np.int64, len(seen)))
+    return replace(table, is_shown=table.is_shown & (~doubtful | came)), first
+
+
+def _index_by_decoding(
+    path: Path, limits: MediaLimits, found: Demuxed, clock: WallClock
+) -> IndexedFile:
+    ticks: list[int | None] = []
+    sync: list[int] = []
+    first: av.VideoFrame | None = None
+    with PacketReader(path, limits, threads=1) as reader:
+        everything = range(limits.max_frames + 1)
+        for index, frame in decode_linear(reader, everything, limits.max_frames, clock):
+            if index >= limits.max_frames:
+                raise LimitError(
+                    f"{str(path)!r} has more than max_frames={limits.max_frames} frames"
+                )
+            first = frame if first is None else first
+            ticks.append(frame.pts)
+            if frame.key_frame:
+                sync.append(index)
+    if first is None:
+        raise MediaError(f"{str(path)!r} holds no frame that can be decoded")
+    step = 1 / found.average_fps if found.average_fps > 0 else 0.04
+    start = ticks[0] or 0
+    seconds = np.zeros(len(ticks))
+    for n, tick in enumerate(ticks):
+        if tick is not None:
+            seconds[n] = (tick - start) * float(found.time_base)
+        elif n:
+            seconds[n] = seconds[n - 1] + step
+    seconds = np.maximum.accumulate(seconds)
+    index_ = _public_index(path, limits, seconds, np.unique([0, *sync]), first, found)
+    orientation = _still_orientation(path, found)
+    return IndexedFile(index_, None, float(start * found.time_base), found.has_audio, orientation)

@@ -1,0 +1,201 @@
+"""Scores of results against the truth of their clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("omni_sdk.metrics.davis", reason="needs the metrics")
+pytest.importorskip("omni_sdk.dus.masks", reason="needs the RLE codec")
+mask_utils = pytest.importorskip("pycocotools.mask")
+
+from omni_sdk.demo.clip import ClipTruth, clip_truth  # noqa: E402
+from omni_sdk.demo.evaluate import (  # noqa: E402
+    ClipScore,
+    format_table,
+    score_clip,
+    statistic,
+    summarise,
+)
+from omni_sdk.demo.scene import make_scene  # noqa: E402
+from omni_sdk.demo.world import held_out_seed  # noqa: E402
+from omni_sdk.results import (  # noqa: E402
+    GroundedObject,
+    Keyframe,
+    MaskTrack,
+    Result,
+    VideoInfo,
+)
+
+MaskOf = Callable[[int], np.ndarray]
+
+
+def truth_of(family: str, number: int = 0) -> ClipTruth:
+    return clip_truth(make_scene(held_out_seed(family, number), family), size=(96, 96), fps=2)
+
+
+def track(truth: ClipTruth, mask_of: MaskOf, object_id: int = 1) -> MaskTrack:
+    count = truth.num_frames
+    rles = [mask_utils.encode(np.asfortranarray(mask_of(t).astype(np.uint8))) for t in range(count)]
+    return MaskTrack(
+        object_id=object_id,
+        label="",
+        size=truth.size,
+        frame_indices=np.arange(count),
+        pts_seconds=np.array(truth.pts_seconds),
+        rles=tuple(r["counts"] for r in rles),
+        scores=np.ones(count, np.float32),
+    )
+
+
+def answer(truth: ClipTruth, status: str = "found", **changes: object) -> Result:
+    height, width = truth.size
+    video = VideoInfo("clip.mp4", width, height, truth.num_frames, 2.0, 8.0, True)
+    return replace(Result(truth.query, "", "", status, video), **changes)
+
+
+def keyframe(truth: ClipTruth, *, index: int, description: str | None = None) -> Keyframe:
+    """The true span, grounded truly in a frame, of one object."""
+    assert truth.span_seconds is not None
+    frame = next(t for t in range(8, truth.num_frames) if truth.box(t, index))
+    box = np.array(truth.box(frame, index), np.float32)
+    return Keyframe(
+        *truth.span_seconds,
+        frame_index=frame,
+        pts_seconds=truth.pts_seconds[frame],
+        description=description or f"a {truth.scene.objects[index].name}",
+        objects=(GroundedObject(1, box, ""),),
+    )
+
+
+def test_the_truth_scores_one() -> None:
+    truth = truth_of("last")
+    assert truth.target is not None
+    result = answer(
+        truth,
+        keyframes=(keyframe(truth, index=truth.target),),
+        tracks=(track(truth, lambda t: truth.mask(t, truth.target)),),
+    )
+    score = score_clip(result, truth)
+    assert score == ClipScore("last", "found", *[1.0] * 8)
+    assert score.j_and_f == score.j_and_f_visible == 1.0
+
+
+def test_another_object_is_wrong() -> None:
+    truth = truth_of("last")
+    other = next(i for i in range(len(truth.scene.objects)) if i != truth.target)
+    result = answer(
+        truth,
+        keyframes=(keyframe(truth, index=other),),
+        tracks=(track(truth, lambda t: truth.mask(t, other)),),
+    )
+    score = score_clip(result, truth)
+    assert score.right_object == score.right_description == 0.0
+    assert score.j < 0.1
+    assert score.j_visible is not None
+    assert score.j_visible < 0.1
+    # The masks decide too: the right words for the wrong object, and the right object in other words.
+    words = replace(
+        result, keyframes=(keyframe(truth, index=other, description=truth.description),)
+    )
+    assert score_clip(words, truth).right_object == 1.0
+    assert truth.target is not None
+    right = track(truth, lambda t: truth.mask(t, truth.target))
+    seen = score_clip(replace(result, tracks=(right,)), truth)
+    assert (seen.right_object, seen.right_description) == (1.0, 0.0)
+
+
+def test_tracks_are_scored_as_their_union() -> None:
+    truth = truth_of("direct")
+    assert truth.target is not None
+
+    def half(t: int, *, left: bool) -> np.ndarray:
+        pixels = truth.mask(t, truth.target)
+        middle = 48
+        pixels[:, slice(middle, None) if left else slice(middle)] = False
+        return pixels
+
+    left = track(truth, lambda t: half(t, left=True))
+    right = track(truth, lambda t: half(t, left=False), 2)
+    assert score_clip(answer(truth, tracks=(left, right)), truth).j == 1.0
+    assert score_clip(answer(truth, tracks=(left,)), truth).j < 1.0
+
+
+def test_empty_frames() -> None:
+    """Frames before the target comes count 1 if left empty, and not at all among the visible ones."""
+    truth = truth_of("last")
+    seen = np.array([truth.mask(t, truth.target).any() for t in range(truth.num_frames)])
+    assert 0 < seen.sum() < len(seen)
+    nothing = track(truth, lambda t: np.zeros(truth.size, bool))
+    score = score_clip(answer(truth, tracks=(nothing,)), truth)
+    assert score.j == score.f == pytest.approx(1 - seen.mean())
+    assert score.j_visible == score.f_visible == 0.0
+    assert score.right_object == 0.0
+    assert score_clip(answer(truth), truth).j == score.j  # no track at all is the same
+
+
+@pytest.mark.parametrize("status", ["absent", "unparsed"])
+def test_wrongly_absent_scores_zero(status: str) -> None:
+    score = score_clip(answer(truth_of("last"), status), truth_of("last"))
+    assert score == ClipScore("last", status, *[0.0] * 8)
+
+
+@pytest.mark.parametrize(("status", "worth"), [("absent", 1.0), ("found", 0.0), ("unparsed", 0.0)])
+def test_clips_without_a_target(status: str, worth: float) -> None:
+    truth = truth_of("null")
+    score = score_clip(answer(truth, status), truth)
+    assert score == ClipScore("null", status, worth, worth, absent_correct=worth)
+
+
+def test_spans_and_boxes() -> None:
+    truth = truth_of("direct")
+    assert truth.target is not None
+    assert truth.span_seconds is not None
+    start, end = truth.span_seconds
+    whole = keyframe(truth, index=truth.target)
+    middle = (start + end) / 2
+    halves = (replace(whole, end_seconds=middle), replace(whole, start_seconds=middle, objects=()))
+    score = score_clip(answer(truth, keyframes=halves), truth)
+    assert score.span_iou == 1.0
+    assert score.keyframe_box_iou == 1.0
+    assert score_clip(answer(truth, keyframes=halves[:1]), truth).span_iou == pytest.approx(0.5)
+    stray = GroundedObject(2, np.array([0, 0, 1, 1], np.float32), "")
+    both = replace(whole, objects=(*whole.objects, stray))
+    score = score_clip(answer(truth, keyframes=(both,)), truth)
+    assert score.keyframe_box_iou == pytest.approx(0.5)
+
+
+def test_results_of_another_clip() -> None:
+    truth = truth_of("direct")
+    other = clip_truth(truth.scene, size=(96, 96), fps=4)
+    with pytest.raises(ValueError, match="another clip"):
+        score_clip(answer(other), truth)
+    small = clip_truth(truth.scene, size=(48, 48), fps=2)
+    with pytest.raises(ValueError, match="track 1"):
+        score_clip(answer(truth, tracks=(track(small, lambda t: small.mask(t, 0)),)), truth)
+
+
+def test_summary() -> None:
+    scores = [
+        ClipScore("last", "found", 0.5, 0.7, 0.4, 0.6, 1.0, 1.0, 0.8, 0.6),
+        ClipScore("last", "absent", *[0.0] * 8),
+        ClipScore("null", "absent", 1.0, 1.0, absent_correct=1.0),
+    ]
+    table = summarise(scores)
+    assert list(table) == ["last", "null", "all"]
+    assert table["last"]["j_and_f"].mean == pytest.approx(0.3)
+    assert table["last"]["j_and_f"].standard_error == pytest.approx(0.3)  # .6 / sqrt(2) / sqrt(2)
+    assert table["all"]["j_and_f"].count == 3
+    assert table["all"]["right_object"].count == 2
+    assert set(table["null"]) == {"j_and_f", "j", "f", "absent_correct"}
+    assert table["null"]["absent_correct"].standard_error == 0.0
+    lines = format_table(table).splitlines()
+    assert len(lines) == 4
+    assert lines[1].split()[:3] == ["last", "2", "0.300"]
+    assert summarise([]) == {"all": {}}
+    assert format_table({"all": {}}).splitlines()[1].split()[:2] == ["all", "0"]
+    with pytest.raises(ValueError, match="at least one"):
+        statistic([])
