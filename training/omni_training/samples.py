@@ -44,7 +44,12 @@ class SampleGuard:
     """
 
     def __init__(
-        self, store: SampleStore, *, max_failed_share: float = 0.05, min_seen: int = 20
+        self,
+        store: SampleStore,
+        *,
+        max_failed_share: float = 0.05,
+        min_seen: int = 20,
+        max_prompt_tokens: int = 32768,
     ) -> None:
         """Wrap a store.
 
@@ -53,6 +58,7 @@ class SampleGuard:
             max_failed_share: run on while at most this share of the distinct samples seen has failed, [0, 1].
             min_seen: distinct samples after which the share is judged; one bad file among the first
                 few is no verdict.
+            max_prompt_tokens: a longer prompt counts as unreadable; cut, its media would not fit its text.
         """
         if not 0 <= max_failed_share <= 1 or min_seen < 1:
             raise ValueError(
@@ -63,6 +69,7 @@ class SampleGuard:
         self._store = store
         self._max_share = max_failed_share
         self._min_seen = min_seen
+        self._max_tokens = max_prompt_tokens
         self._seen: set[str] = set()
 
     def request(self, sample_id: str) -> ThinkerRequest | None:
@@ -78,6 +85,11 @@ class SampleGuard:
         self._seen.add(sample_id)
         try:
             request = self._store.request(sample_id)
+            if len(request.input_ids) > self._max_tokens:
+                raise DatasetError(
+                    f"the prompt has {len(request.input_ids)} tokens, more than max_prompt_tokens="
+                    f"{self._max_tokens}; show fewer frames"
+                )
             truth, clock = self._store.truth(sample_id), self._store.clock(sample_id)
             if truth.num_frames != clock.num_frames:
                 raise DatasetError(

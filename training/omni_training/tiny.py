@@ -95,7 +95,7 @@ def save_tiny(folder: Path, seed: int = 0, scale: float = 6.0) -> Path:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() >= 2:
-                parameter.mul_(20.0 if "embed_tokens" in name else scale)
+                parameter.mul_(20.0 if "embed_tokens" in name or "lm_head" in name else scale)
     model.generation_config.eos_token_id = VOCABULARY["<|im_end|>"]
     model.generation_config.pad_token_id = VOCABULARY["<|pad|>"]
     model.save_pretrained(folder)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from omni_sdk.dus.prompts import choose_keyframes
+from omni_sdk.dus.keyframes import choose_keyframes
 from omni_sdk.errors import ModelOutputError
 from omni_sdk.grs.parser import parse_answer
 from omni_sdk.media.clock import Clock

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from omni_sdk.config import TrackingConfig
+from omni_sdk.dus.keyframes import make_prompts
 from omni_sdk.dus.masks import rle_decode
-from omni_sdk.dus.prompts import make_prompts
 from omni_sdk.errors import DatasetError
 from omni_sdk.results import Keyframe
 from omni_sdk.stages import FrameSource, GroundedBox, Grounder, Image, Tracker
