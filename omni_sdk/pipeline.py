@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omni_sdk.config import PipelineConfig
 from omni_sdk.dus.keyframes import choose_keyframes, make_prompts, with_objects
@@ -38,6 +38,7 @@ from omni_sdk.timing import Stopwatch
 if TYPE_CHECKING:
     from omni_sdk.stages import Observation
 
+T = TypeVar("T")
 Source = Any
 """Path of a video or image, URL, camera index, rtsp:// address, or an iterable of (H, W, 3) uint8."""
 
@@ -271,7 +272,7 @@ class _Frames:
             yield TrackerFrame(f.frame_index, f.pts_seconds, f.image)
 
 
-def _need(stage: Any) -> Any:
+def _need(stage: T | None) -> T:
     if stage is None:
         raise PromptError(
             "this pipeline lacks a stage that the call needs: load a bundle that holds both halves"

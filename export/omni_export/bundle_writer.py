@@ -18,7 +18,7 @@ from omni_sdk.hf.checkpoint import HUB_FILES, license_of, load_thinker
 from omni_sdk.hub import resolve
 from omni_sdk.manifest import SCHEMA_VERSION, FileSpec, Manifest, SourceSpec
 
-from omni_export.onnx_export import check_operators, compact_weights, export_graph
+from omni_export.onnx_export import check_operators, export_graph
 from omni_export.parity import check_parity, thinker_parity
 from omni_export.thinker_graphs import thinker_plans
 
@@ -165,15 +165,10 @@ def _add_tracker(
         allow_patterns=HUB_FILES,
     )
     progress(f"exporting the tracker of {options.dus}, with parity checks")
-    spec, graphs, rows = export_tracker(checkpoint, directory)
+    spec, graphs, rows = export_tracker(
+        checkpoint, directory, loader=OnnxLoader("cpu"), exact_halves=options.compact
+    )
     check_parity(rows)
-    for name, graph in graphs.items():
-        path = directory / graph.file
-        model = onnx.load(str(path), load_external_data=False)
-        check_operators(model, name)
-        if options.compact and not graph.data:
-            compact_weights(model)
-            onnx.save(model, str(path))
     source = SourceSpec(
         checkpoint=checkpoint.name if Path(options.dus).is_dir() else options.dus,
         revision=options.revisions.get("dus"),
