@@ -58,6 +58,7 @@ class ModelSettings:
     Attributes:
         path: directory of a thinker checkpoint (`thinker.save_pretrained`), or a hub id.
         revision: of a hub id.
+        architecture: "qwen2.5-omni-7b" or "qwen2.5-omni-3b", for planning while `path` is not here.
         dtype: of the weights: "bfloat16" or "float32".
         attention: transformers' name of the attention kernels.
         freeze_towers: train the language model only.
@@ -68,6 +69,7 @@ class ModelSettings:
 
     path: str
     revision: str | None = None
+    architecture: str = ""
     dtype: str = "bfloat16"
     attention: str = "sdpa"
     freeze_towers: bool = True
