@@ -222,7 +222,7 @@ class SourceSpec:
 
 @dataclass(frozen=True, slots=True)
 class ParityRow:
-    """One comparison made at export: what, against what, how far off, and how far is allowed."""
+    """One comparison made at export: what, against what, how far off (0: equal), how far is allowed."""
 
     subject: str
     reference: str

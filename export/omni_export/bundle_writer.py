@@ -22,7 +22,7 @@ from omni_export.onnx_export import check_operators, export_graph
 from omni_export.parity import check_parity, thinker_parity
 from omni_export.thinker_graphs import thinker_plans
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 Progress = Callable[[str], None]
 
 
@@ -33,7 +33,7 @@ class ExportOptions:
     Attributes:
         grs: checkpoint of the thinker: a directory or a hub id; None: no reasoner.
         dus: checkpoint of SAM 2.1, likewise; None: no tracker.
-        name: the bundle's name, lower-case letters, digits, "." and "-"; None: the directory's.
+        name: the bundle's name, lower-case letters, digits and ".", "_", "-"; None: the directory's.
         description: one sentence for `omni-sdk inspect`.
         licenses: licence of a half ("grs", "dus") where its model card names none.
         revisions: revision of a half on the hub.

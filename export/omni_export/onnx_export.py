@@ -9,18 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from omni_sdk.errors import BundleError
 from omni_sdk.manifest import GraphSpec, TensorSpec
-from onnx import TensorProto, helper, numpy_helper
 
+from omni_export.constants import store_exact_halves
 from omni_export.thinker_graphs import GraphPlan
 
 OPSET = 20
 EXTERNAL_DATA_BYTES = 1_500_000_000  # protobuf ends at 2 GB
-_MIN_COMPACT_ELEMENTS = 256
 
 
 def export_graph(plan: GraphPlan, directory: Path, *, compact: bool) -> GraphSpec:
@@ -29,7 +27,7 @@ def export_graph(plan: GraphPlan, directory: Path, *, compact: bool) -> GraphSpe
     Args:
         plan: what to trace.
         directory: the bundle under construction.
-        compact: store weights that float16 holds exactly as float16 (see `compact_weights`). Ignored for a
+        compact: store weights that float16 holds exactly as float16 (see `store_exact_halves`). Ignored for a
             graph that needs external data.
 
     Returns:
@@ -63,7 +61,7 @@ def export_graph(plan: GraphPlan, directory: Path, *, compact: bool) -> GraphSpe
     clean(model)
     check_operators(model, plan.name)
     if compact and not external:
-        compact_weights(model)
+        store_exact_halves(model)
     onnx.save(model, str(path))
     data = (f"{plan.name}.onnx.data",) if external else ()
     return GraphSpec(f"{plan.name}.onnx", plan.inputs, plan.outputs, data)
@@ -145,28 +143,3 @@ def check_operators(model: onnx.ModelProto, graph: str) -> None:
     odd |= {f.name for f in model.functions}
     if odd:
         raise BundleError(f"{graph}: operators outside the ONNX standard: {sorted(odd)}")
-
-
-def compact_weights(model: onnx.ModelProto) -> None:
-    """Store as float16, with a Cast in front of its users, each float32 weight that float16 holds exactly.
-
-    Lossless by construction: engines fold the Cast while loading and compute in float32 as before. A
-    checkpoint that was saved in float16 shrinks to half; other weights stay as they are.
-    """
-    casts = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
-        value = numpy_helper.to_array(tensor)
-        if value.size < _MIN_COMPACT_ELEMENTS:
-            continue
-        with np.errstate(over="ignore"):
-            half = value.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), value):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.float16"))
-        casts.append(helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT))
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*casts, *nodes])

@@ -12,7 +12,6 @@ from omni_sdk.config import TrackingConfig
 from omni_sdk.dus.masks import rle_decode
 from omni_sdk.dus.sam2 import Features, Sam2Graphs
 from omni_sdk.dus.tracker import Sam2Tracker
-from omni_sdk.errors import ParityError
 from omni_sdk.manifest import ParityRow
 from omni_sdk.stages import KeyframePrompt, TrackerFrame
 from torch.nn import functional as F
@@ -21,6 +20,8 @@ from transformers.models.sam2_video.modeling_sam2_video import (
     Sam2VideoInferenceSession,
     get_1d_sine_pe,
 )
+
+from omni_export.parity import check_parity as check_rows
 
 REFERENCE = "transformers Sam2VideoModel"
 GRAPH_TOLERANCE = 1e-3
@@ -126,17 +127,7 @@ def check_parity(model: Sam2VideoModel, graphs: Sam2Graphs) -> list[ParityRow]:
             _memory_row(model, graphs, features, rng),
             _clip_row(model, graphs, clip, boxes),
         ]
-    for row in rows:
-        bad = (
-            row.value < row.tolerance
-            if row.measure.startswith("least")
-            else (not row.value <= row.tolerance)
-        )
-        if bad:
-            raise ParityError(
-                f"{row.subject}: {row.measure} {row.value:.3g} against {row.reference}, allowed "
-                f"{row.tolerance:.3g}"
-            )
+    check_rows(rows)
     return rows
 
 
@@ -273,7 +264,7 @@ def _clip_row(
     worst = min(
         _iou(ours[i], upsample(reference[i][0], size) > 0) for i in range(frames.num_frames)
     )
-    return ParityRow("tracked clip", REFERENCE, "least mask IoU", worst, MIN_IOU)
+    return ParityRow("tracked clip", REFERENCE, "1 - least mask IoU", 1 - worst, 1 - MIN_IOU)
 
 
 def upsample(logits: Array, size: tuple[int, int]) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,15 @@ def _check_refavs(root: Path, tally: Tally) -> None:
             tally.odd("uids given to several rows", row.uid)
         seen.add(row.uid)
     for split in refavs.SPLITS:
-        _check_expressions(tally, split, refavs.open_refavs(root, split))
+        load = partial(_refavs_samples, root, rows, split)
+        _check_expressions(tally, split, Dataset(refavs.NAME, split, root, load=load))
+
+
+def _refavs_samples(
+    root: Path, rows: list[refavs.MetadataRow], split: str
+) -> tuple[list[Sample], dict[str, int]]:
+    """Return the samples of a split; what belongs to none is counted once, not per split."""
+    return refavs.samples_of(root, rows, split)[0], {}
 
 
 def _check_refcocog(root: Path, tally: Tally) -> None:

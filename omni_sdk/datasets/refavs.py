@@ -106,11 +106,17 @@ def sample_of(root: Path, row: MetadataRow) -> Sample:
     )
 
 
-def _load(root: Path, split: str) -> tuple[list[Sample], dict[str, int]]:
-    rows = read_metadata(root / "metadata.csv")
+def samples_of(
+    root: Path, rows: list[MetadataRow], split: str
+) -> tuple[list[Sample], dict[str, int]]:
+    """Return the records of a split, and how many rows belong to none, by reason."""
     unfinished = sum(row.split == UNFINISHED for row in rows)
     dropped = {"unfinished rows (split TODO)": unfinished} if unfinished else {}
     return [sample_of(root, row) for row in rows if row.split == split], dropped
+
+
+def _load(root: Path, split: str) -> tuple[list[Sample], dict[str, int]]:
+    return samples_of(root, read_metadata(root / "metadata.csv"), split)
 
 
 def _row(row: dict[str, str | None], where: str) -> MetadataRow:

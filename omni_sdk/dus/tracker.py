@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from omni_sdk.dus.assignment import match_by_iou
-from omni_sdk.dus.boxes import box_iou, mask_box
-from omni_sdk.dus.masks import logits_to_rles, rle_decode
+from omni_sdk.dus.boxes import box_iou
+from omni_sdk.dus.masks import logits_to_rle, logits_to_rles, rle_box
 from omni_sdk.dus.memory import MemoryBank, MemoryLimits
 from omni_sdk.dus.prompts import Clicks, PlannedPrompt, plan_prompts
 from omni_sdk.dus.propagation import Output, Propagator
@@ -235,9 +235,8 @@ class Sam2Run:
         with self._timed("mask"):
             known, known_boxes = [], []
             for object_id, output in outputs.items():
-                mask = rle_decode(logits_to_rle(output.logits, self._size), self._size)
-                box = mask_box(mask) if output.score > 0 else None
-                if box is not None:
+                box = rle_box(logits_to_rle(output.logits, self._size), self._size)
+                if output.score > 0 and any(box):
                     known.append(object_id)
                     known_boxes.append(box)
             # A click has no box: it starts a new object unless the caller names one.

@@ -167,7 +167,7 @@ class GraphThinker:
             row = 0
             while row < t:
                 room = (self._max_patches - used) // (h * w)
-                if room == 0 and used:
+                if room < 1 and used:
                     yield grids, np.concatenate(pixels)
                     grids, pixels, used = [], [], 0
                     continue

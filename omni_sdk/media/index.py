@@ -116,10 +116,9 @@ def _decodable_head(
     last = max(first_sync, int(rows[doubtful].max(initial=0)))
     seen: set[int] = set()
     first: av.VideoFrame | None = None
-    with PacketReader(path, limits, threads=1) as reader:
+    with PacketReader(path, limits, clock, threads=1) as reader:
         packets = reader.read_all()
         for row, packet in enumerate(packets):
-            clock.check()
             frames = reader.send(packet)
             if row >= last and (doubtful.any() or row == len(table) - 1):
                 frames += reader.send(None)
@@ -142,9 +141,9 @@ def _index_by_decoding(
     ticks: list[int | None] = []
     sync: list[int] = []
     first: av.VideoFrame | None = None
-    with PacketReader(path, limits, threads=1) as reader:
+    with PacketReader(path, limits, clock, threads=1) as reader:
         everything = range(limits.max_frames + 1)
-        for index, frame in decode_linear(reader, everything, limits.max_frames, clock):
+        for index, frame in decode_linear(reader, everything, limits.max_frames):
             if index >= limits.max_frames:
                 raise LimitError(
                     f"{str(path)!r} has more than max_frames={limits.max_frames} frames"

@@ -146,6 +146,7 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
         is_h264 = stream.codec_context.name == "h264"
         rows: list[tuple[int | None, int | None, int, int, bool, bool]] = []
         end_seconds = 0.0  # of any stream
+        skipped = 0  # AVI repeats a picture with an empty packet
         damaged = False
         last_is_corrupt = False
         start = (container.start_time or 0) / 1e6
@@ -161,6 +162,7 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
             if packet is None:
                 break
             if packet.size == 0:
+                skipped += packet.stream_index == stream.index and packet.pts is not None
                 continue
             if packet.pts is not None and packet.time_base is not None:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - start
@@ -185,7 +187,11 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
         if not rows:
             raise MediaError(f"{name!r}: its video stream holds no frame")
         table, last_duration = _table(rows, stream.codec_context.name)
-        promised_short = _is_short(container, stream, rows, end_seconds)
+        short = _is_short(container, stream, rows, end_seconds)
+        if container.format.name == "avi":
+            short = short or stream.frames > len(rows) + skipped
+            if stream.codec_context.has_b_frames:  # AVI knows no presentation times
+                table = None
         return Demuxed(
             table=table,
             num_packets=len(rows),
@@ -193,7 +199,7 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
             last_duration=last_duration,
             codec=stream.codec_context.name,
             has_audio=bool(container.streams.audio),
-            truncated=damaged or promised_short,
+            truncated=damaged or short,
             average_fps=float(stream.average_rate or 0),
             is_image=container.format.name.endswith("_pipe"),
         )
@@ -249,8 +255,6 @@ def _is_short(
         step = (max(times) - min(times)) / max(len(times) - 1, 1)
         end = max(r[0] + max(r[2], 1) for r in rows if r[0] is not None)
         promised = (stream.start_time or 0) + stream.duration
-        if promised - end > 2 * step + 1:
-            return True
-        return stream.frames > 2 * len(rows) and container.format.name == "avi"
+        return promised - end > 2 * step + 1
     promised_seconds = (container.duration or 0) / 1e6
     return promised_seconds - end_seconds > 0.5

@@ -112,6 +112,7 @@ def test_refavs(refavs_root: Path) -> None:
     report = check(refavs_root, "refavs")
     assert report.ok, report.lines()
     assert report.counts["rows"] == 4
+    assert not any("dropped unfinished" in name for name in report.counts)
     assert report.counts["rows dropped (split TODO)"] == 1
     assert report.counts["rows whose folder is not vid"] == 1
     assert report.counts["test_s: masks files"] == 20

@@ -25,7 +25,7 @@ def picture(n: int, height: int, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Oracle:
-    """Every frame of a file as a plain decode gives it, in presentation order."""
+    """Every frame of a file as a plain decode gives it: decoders put out presentation order."""
 
     pts: list[int | None]
     seconds: np.ndarray
@@ -123,8 +123,6 @@ def _decode_all(path: Path) -> Oracle:
             if done:
                 break
         base = float(stream.time_base)
-    if all(p is not None for p, _ in found):
-        found.sort(key=lambda item: item[0])
     start = found[0][0] or 0 if found else 0
     seconds = np.array([np.nan if p is None else (p - start) * base for p, _ in found])
     return Oracle([p for p, _ in found], seconds, [i for _, i in found])
