@@ -187,9 +187,39 @@ def test_a_run_without_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert "data.factory: empty" in capsys.readouterr().err
 
 
+def test_a_run_from_a_configuration_ends_and_resumes(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = {
+        "model": {"path": str(tiny_checkpoint), "dtype": "float32"},
+        "grpo": {
+            "num_generations": 2,
+            "max_steps": 2,
+            "save_steps": 1,
+            "max_completion_tokens": 6,
+            "gradient_checkpointing": False,
+            "log_completions": False,
+        },
+        "rewards": {"change": {"alpha_a": 0.0, "alpha_g": 0.0}},
+        "data": {
+            "factory": "omni_training.tiny:tiny_samples",
+            "options": {"model": str(tiny_checkpoint)},
+        },
+        "output_dir": str(tmp_path / "run"),
+    }
+    path = write(tmp_path, value)
+    assert cli.main(["grpo", "--config", str(path)]) == 0
+    names = sorted(p.name for p in (tmp_path / "run").iterdir() if p.is_dir())
+    assert names == ["checkpoint-1", "checkpoint-2", "final"]
+    value["grpo"]["max_steps"] = 3
+    assert cli.main(["grpo", "--config", str(write(tmp_path, value)), "--resume"]) == 0
+    assert (tmp_path / "run" / "checkpoint-3" / "trainer_state.json").is_file()
+    assert "train_loss" in capsys.readouterr().out
+
+
 def test_defaults_are_the_published_run() -> None:
     config: RunConfig = load_config(CONFIGS / "omni_r1_7b_8gpu.yaml")
     plan = make_plan(config)
-    assert plan.steps == 525  # (1600 + 2600) / 8, omni-r1.md section 1.6
+    assert plan.steps == 325  # 2,600 videos / 8, omni-r1.md section 1.6
     assert config.model.freeze_towers
     assert config.rewards.build().column_weights == (1.0, 1.0, 1.0, 2.0)

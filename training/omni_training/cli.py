@@ -49,6 +49,12 @@ def _parser() -> argparse.ArgumentParser:
         "--smoke", action="store_true", help="one step on the CPU with a random tiny model"
     )
     grpo.set_defaults(run=_grpo)
+    check = commands.add_parser(
+        "check-data", help="tell what of a data set is there, missing or odd; change nothing"
+    )
+    check.add_argument("root", metavar="ROOT", type=Path, help="the data set's folder")
+    check.add_argument("--dataset", required=True, help="revos, mevis, refavs, refcocog_2k_840 ...")
+    check.set_defaults(run=_check_data)
     return parser
 
 
@@ -76,6 +82,18 @@ def _grpo(arguments: argparse.Namespace) -> int:
         if name in entry:
             print(f"  {name:<14}{float(entry[name]):.5g}")
     return 0
+
+
+def _check_data(arguments: argparse.Namespace) -> int:
+    from omni_sdk.datasets import DATASETS, check
+
+    if arguments.dataset not in DATASETS:
+        names = ", ".join(DATASETS)
+        print(f"omni-train: expected --dataset one of {names}", file=sys.stderr)
+        return 2
+    report = check(arguments.root, arguments.dataset)
+    print("\n".join(report.lines()))
+    return 0 if report.ok else 1
 
 
 if __name__ == "__main__":

@@ -186,6 +186,7 @@ def build_backend(config: RunConfig) -> RewardBackend | None:
             w.factory,
             w.options,
             num_workers=w.num_workers,
+            address=w.address,
             num_gpus=w.num_gpus,
             timeout_seconds=w.timeout_seconds,
         )

@@ -172,7 +172,8 @@ class WorkerSettings:
         factory: "module:function" that makes a `workers.scorer.ClipScorer`; empty: the preset must pay
             neither boxes nor masks.
         options: the factory's keyword arguments.
-        num_workers: Ray actors.
+        num_workers: Ray actors of each training process (a group's rollouts are in one process).
+        address: of a running Ray cluster ("auto" finds it); None: each process starts its own.
         num_gpus: of each actor.
         timeout_seconds: of one job.
     """
@@ -181,6 +182,7 @@ class WorkerSettings:
     factory: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     num_workers: int = 1
+    address: str | None = None
     num_gpus: float = 0.0
     timeout_seconds: float = 600.0
 

@@ -156,3 +156,9 @@ class TinySamples:
     def clip_id(self, sample_id: str) -> str:
         """Return the sample itself."""
         return sample_id
+
+
+def tiny_samples(model: str, count: int = 8) -> tuple[list[str], TinySamples]:
+    """Return samples for a tiny checkpoint (a `data.factory`)."""
+    thinker = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(model)
+    return [str(i) for i in range(count)], TinySamples(thinker)

@@ -34,7 +34,9 @@ def world_scene(sample_id: str) -> Scene:
 def world_clock() -> Clock:
     """Return the clock of the 16 frames that a clip is sampled at; told and real seconds agree."""
     steps = np.arange(STEPS)
-    return Clock(steps, steps * STEP_SECONDS, DURATION_SECONDS, 1 / STEP_SECONDS)
+    return Clock(
+        steps, (steps * STEP_SECONDS).astype(np.float64), DURATION_SECONDS, 1 / STEP_SECONDS
+    )
 
 
 class WorldClip:

@@ -113,12 +113,8 @@ class RewardSuite:
         for reward, sample_id in zip(rewards, sample_ids, strict=True):
             if reward is not None:
                 groups[sample_id].append(reward)
-        columns: dict[str, Callable[[Rewards], float]] = {
-            name: lambda r, name=name: getattr(r, name) for name in COLUMNS
-        }
-        columns["total"] = lambda r: r.total(self.preset)
-        for name, value in columns.items():
-            flat = sum(_flat([value(r) for r in group]) for group in groups.values())
+        for name in (*COLUMNS, "total"):
+            flat = sum(_flat([self._value(r, name) for r in group]) for group in groups.values())
             figures[f"zero_variance_groups/{name}"] = float(flat)
         skipped = sum(s in self._samples.failed for s in sample_ids)
         unscored = len(rewards) - len(known)
@@ -134,6 +130,10 @@ class RewardSuite:
             return None
         truth, clock = self._samples.truth(sample_id), self._samples.clock(sample_id)
         return score_text(text, truth, clock, self.preset)
+
+    def _value(self, reward: Rewards, name: str) -> float:
+        value: float = reward.total(self.preset) if name == "total" else getattr(reward, name)
+        return value
 
     def _with_length_bonus(
         self,

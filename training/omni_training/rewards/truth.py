@@ -72,4 +72,5 @@ class ClipTruth:
 
     def boxes_at(self, sample: int) -> NDArray[np.float32]:
         """Return the (n, 4) boxes of the objects to be seen on a sampled frame."""
-        return self.boxes_xyxy[self.areas[:, sample] > 0, sample]
+        boxes: NDArray[np.float32] = self.boxes_xyxy[self.areas[:, sample] > 0, sample]
+        return boxes

@@ -30,10 +30,13 @@ Boxes = tuple[GroundedBox, ...]
 class RewardClip(Protocol):
     """One training sample as a worker sees it."""
 
-    truth: ClipTruth
-    """True objects on the sampled frames."""
-    frames: FrameSource
-    """Frames for the tracker, numbered as `GroundingPoint.frame_index`."""
+    @property
+    def truth(self) -> ClipTruth:
+        """True objects on the sampled frames."""
+
+    @property
+    def frames(self) -> FrameSource:
+        """Frames for the tracker, numbered as `GroundingPoint.frame_index`."""
 
     def image(self, frame_index: int) -> Image:
         """Return the (H, W, 3) uint8 frame that the grounder reads."""
