@@ -253,6 +253,7 @@ def video_scorer(
         seed: as for `video_samples`.
         max_clips: clips whose masks are held.
         cache_mb: of tracker encodings held.
+        **options: of `choose_visits`, as for `video_samples`.
     """
     from omni_sdk import Pipeline
 
