@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from omni_sdk.cli import COMMANDS, main
@@ -32,6 +34,36 @@ def test_run_prints_json(clips: Clips, capsys: pytest.CaptureFixture[str]) -> No
     path, truth = clips["null"]
     assert main(["run", str(path), truth.query, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "absent"
+
+
+def test_real_clips(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Natural video, which the shipped models do not understand, ends in a result all the same."""
+    for name in ("refavs_demo.mp4", "02_cups.mp4"):
+        folder = tmp_path / name
+        arguments = ["run", str(shared / "media" / name), "the red shape", "--out", str(folder)]
+        assert main(arguments) == 0
+        value = json.loads((folder / "result.json").read_text())
+        assert value["status"] in ("found", "absent", "unparsed")
+        counts = {len(t["frames"]) for t in value["tracks"]}
+        assert counts <= {value["video"]["num_frames"]}
+        assert "does not understand natural video" in capsys.readouterr().err
+
+
+def test_strict(clips: Clips, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    image = tmp_path / "noise.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 300, 3), np.uint8)
+    with av.open(str(image), "w", format="image2") as out:
+        stream = out.add_stream("png", rate=1)
+        stream.height, stream.width, stream.pix_fmt = 64, 300, "rgb24"
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        out.mux(stream.encode(None))
+    code = main(["run", str(image), "What does the man hold?", "--json"])
+    assert code == 0
+    captured = capsys.readouterr()
+    status = json.loads(captured.out)["status"]
+    strict = main(["run", str(image), "What does the man hold?", "--strict"])
+    assert strict == (1 if status == "unparsed" else 0)
+    assert (status == "unparsed") == ("no readable answer" in captured.err)
 
 
 def test_ask(clips: Clips, capsys: pytest.CaptureFixture[str]) -> None:
