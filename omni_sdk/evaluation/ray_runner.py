@@ -7,11 +7,13 @@ same path from every node; the records are written by the caller's process alone
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omni_sdk.errors import BackendUnavailableError
+from omni_sdk.errors import BackendUnavailableError, EngineError
 from omni_sdk.evaluation.plan import Plan
 from omni_sdk.evaluation.predictor import Predictor
 from omni_sdk.evaluation.records import Record
@@ -48,12 +50,15 @@ class RayExecutor:
 
         Raises:
             BackendUnavailableError: ray is not installed.
+            EngineError: an actor's process keeps dying.
             OmniError: what `Predictor` raises.
         """
         ray = _import_ray()
         started = not ray.is_initialized()
         if started:
-            local = {"num_cpus": max(1, round(self.workers * self.cpus + 0.5))}
+            # Ray reports its use to its makers unless told not to; nothing here phones home.
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            local = {"num_cpus": max(1, math.ceil(self.workers * self.cpus))}
             ray.init(
                 address=self.address,
                 log_to_driver=False,
@@ -67,7 +72,7 @@ class RayExecutor:
                 ray.shutdown()
 
     def _run(self, ray: Any, plan: Plan, indices: Sequence[int]) -> Iterator[Record]:
-        from ray.exceptions import RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
         actor = ray.remote(Predictor).options(
             num_cpus=self.cpus,
@@ -94,6 +99,11 @@ class RayExecutor:
             except RayTaskError as e:
                 # The predictor's own error, where Ray could carry it over.
                 raise (e.cause if isinstance(e.cause, Exception) else e) from e
+            except RayError as e:
+                raise EngineError(
+                    f"a Ray worker ended {MAX_RESTARTS + 1} times: {e}; what was done is kept, the same "
+                    "command goes on from there"
+                ) from e
             give(worker)
             yield record
 

@@ -14,15 +14,20 @@ import numpy as np
 import pytest
 
 from omni_sdk.datasets.png import encode_grey
+from omni_sdk.datasets.predictions import prediction_path, write_prediction
 from omni_sdk.demo.render import object_map, render
 from omni_sdk.demo.scene import Scene, make_scene
 from omni_sdk.demo.sound import waveform
 from omni_sdk.demo.world import held_out_seed
 from omni_sdk.dus.masks import rle_encode
 from omni_sdk.evaluation.html import encode_jpeg
+from omni_sdk.evaluation.plan import Models, Options, Plan
+from omni_sdk.evaluation.report import Results, collect
+from omni_sdk.evaluation.runner import Evaluation
 
 SIZE = (96, 96)
 NUM_FRAMES, FPS = 16, 2.0  # of ReVOS and MeViS here
+REFAVS_SIZE = (256, 256)  # the size that the official evaluator works at
 
 
 @dataclass(frozen=True)
@@ -156,14 +161,59 @@ def refavs_root(tmp_path_factory: pytest.TempPathFactory, sound_scene: Scene) ->
         masks = root / "gt_mask" / place / f"fid_{fid}"
         masks.mkdir(parents=True)
         for k in range(10):
-            _write_jpeg(media / "frames" / f"{k}.jpg", render(scene, 0.8 * k, SIZE))
-            found = object_map(scene, 0.8 * k, SIZE) == (answer + 1 if answer is not None else 99)
-            (masks / f"{k:05d}.png").write_bytes(encode_grey(found.astype(np.uint8) * 255))
+            _write_jpeg(media / "frames" / f"{k}.jpg", render(scene, 0.8 * k, REFAVS_SIZE))
+            mask = np.zeros(REFAVS_SIZE, np.uint8)
+            if answer is not None:
+                mask[object_map(scene, 0.8 * k, REFAVS_SIZE) == answer + 1] = 255
+            (masks / f"{k:05d}.png").write_bytes(encode_grey(mask))
         with wave.open(str(media / "audio.wav"), "wb") as sound:
             sound.setparams((1, 2, 16000, 0, "NONE", ""))
             samples = np.rint(waveform(scene) * 32767).astype("<i2")
             sound.writeframes(samples.tobytes())
     return root
+
+
+@pytest.fixture(scope="session")
+def write_truth() -> Callable[[Any, Path], None]:
+    """Write perfect predictions of a sample."""
+
+    def write(sample: Any, root: Path) -> None:
+        for frame in range(len(sample.video)):
+            path = prediction_path(root, sample, frame)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_prediction(path, sample.mask_at(frame), 255)
+
+    return write
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One uninterrupted run over ReVOS, by the shipped models."""
+
+    plan: Plan
+    evaluation: Evaluation
+    results: Results
+
+
+@pytest.fixture(scope="session")
+def plan_for(revos_root: Path) -> Callable[[Path], Plan]:
+    """The same evaluation of ReVOS into another folder."""
+
+    def make(out: Path) -> Plan:
+        models = Models(device="cpu", threads=1)
+        return Plan("revos", str(revos_root), "valid", str(out), models, Options(fps=FPS))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def whole(plan_for: Callable[[Path], Plan], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    plan = plan_for(tmp_path_factory.mktemp("whole"))
+    evaluation = Evaluation(plan)
+    assert len(list(evaluation.run())) == len(evaluation.samples) == 4
+    results = collect(evaluation)
+    assert results is not None
+    return Whole(plan, evaluation, results)
 
 
 @pytest.fixture(scope="session")
