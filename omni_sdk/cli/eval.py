@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # Written out, so that `omni-sdk --help` need not import the readers; a test compares.
 RUNNABLE = ("revos", "mevis", "ref-youtube-vos", "ref-davis17", "refavs")
-CHECKABLE = (*RUNNABLE, "davis2017", "refcocog_2k_840")
+DAVIS = "davis2017"
+CHECKABLE = (*RUNNABLE, DAVIS, "refcocog_2k_840")
 SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -33,13 +34,19 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
         short.set_defaults(dataset=name)
         _declare_run(short)
     score = actions.add_parser("score", help="score a folder of predictions, anyone's")
-    score.add_argument("dataset", choices=RUNNABLE)
+    score.add_argument("dataset", choices=(*RUNNABLE, DAVIS))
     score.add_argument("root", help="the data set's folder")
-    score.add_argument("predictions", help="folder of <video>/<expression>/<frame>.png")
+    score.add_argument(
+        "predictions",
+        help=f"folder of <video>/<expression>/<frame>.png ({DAVIS}: <sequence>/<frame>.png)",
+    )
     _declare_selection(score)
     score.add_argument("--jobs", type=_positive, help="processes (default: one per CPU)")
     score.add_argument("--json", type=Path, help="write the scores of every expression here")
     score.add_argument("--html", type=Path, help="write a page with the worst and best clips here")
+    score.add_argument(
+        "--unsupervised", action="store_true", help="davis2017: objects had to be found"
+    )
     score.set_defaults(perform=_score)
     check = actions.add_parser("check", help="compare a data set's folders with its annotations")
     check.add_argument("dataset", choices=CHECKABLE)
@@ -201,6 +208,8 @@ def _score(arguments: argparse.Namespace) -> int:
     from omni_sdk.evaluation.report import from_scores
     from omni_sdk.evaluation.scoring import score_predictions
 
+    if arguments.dataset == DAVIS:
+        return _score_davis(arguments)
     dataset, root, predictions = arguments.dataset, arguments.root, arguments.predictions
     split = arguments.split or DEFAULT_SPLITS[dataset]
     try:
@@ -223,6 +232,32 @@ def _score(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         write_html(results, arguments.html, samples=samples, predictions=Path(predictions))
     _print(results)
+    return 0
+
+
+def _score_davis(arguments: argparse.Namespace) -> int:
+    from omni_sdk.errors import DatasetError
+    from omni_sdk.evaluation.davis import davis_table, score_davis
+    from omni_sdk.evaluation.runner import write_json
+    from omni_sdk.metrics.davis_tracks import summarise
+    from omni_sdk.schema import to_dict
+
+    if arguments.html is not None or arguments.limit is not None:
+        raise DatasetError(f"--html and --limit are not for {DAVIS}")
+    scores = score_davis(
+        arguments.root,
+        arguments.predictions,
+        split=arguments.split or "val",
+        unsupervised=arguments.unsupervised,
+        jobs=arguments.jobs,
+    )
+    try:
+        summary = summarise(dict(scores))
+    except ValueError as e:
+        raise e if isinstance(e, DatasetError) else DatasetError(str(e)) from e
+    if arguments.json is not None:
+        write_json(arguments.json, to_dict(summary))
+    print(common.table(*davis_table(summary)))
     return 0
 
 

@@ -147,7 +147,7 @@ def score_predictions(
     if not Path(predictions).is_dir():
         raise DatasetError(f"{predictions}: expected the folder of predictions, found none")
     samples = read_samples(dataset, root, split=split)[:limit]
-    jobs = min(_cpus() if jobs is None else jobs, len(samples))
+    jobs = min(cpus() if jobs is None else jobs, len(samples))
     if jobs <= 1:
         yield from (score_sample(sample, predictions) for sample in samples)
         return
@@ -233,7 +233,8 @@ def _what_is_missing(sample: Sample, root: Path, frame: int) -> str:
     return f"no prediction of frame {sample.video.frame_names[frame]}"
 
 
-def _cpus() -> int:
+def cpus() -> int:
+    """Return how many CPUs this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
