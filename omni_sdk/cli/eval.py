@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -99,7 +100,9 @@ def _declare_run(parser: argparse.ArgumentParser) -> None:
         "--clips", type=_natural, default=5, help="worst and best shown on the page"
     )
     parser.add_argument(
-        "--threads", type=_positive, help="CPU threads of one operator (default: the engine's)"
+        "--threads",
+        type=_positive,
+        help="CPU threads of one operator (default: the engine's; with --ray, its CPUs)",
     )
     parser.add_argument("--ray", type=_positive, metavar="WORKERS", help="run on a Ray cluster")
     parser.add_argument("--ray-address", help="of a running cluster (default: start one here)")
@@ -158,7 +161,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
             arguments.device,
             arguments.backend,
             arguments.tracker,
-            arguments.threads,
+            # Workers that took every core each would slow one another down.
+            arguments.threads or (arguments.ray and max(1, math.ceil(arguments.ray_cpus))),
         ),
         Options(
             fps=arguments.fps,

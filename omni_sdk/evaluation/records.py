@@ -11,6 +11,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from omni_sdk.errors import DatasetError
 from omni_sdk.evaluation.scoring import ScoredExpression
@@ -60,12 +61,21 @@ class Record:
 
 
 class RecordLog:
-    """Appends records to a file; one process writes to it at a time."""
+    """Appends records to a file, which belongs to one process at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Open it and cut off a line that a killed run left unfinished."""
+        """Open it and cut off a line that a killed run left unfinished.
+
+        Raises:
+            DatasetError: another process has it open.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab+")
+        if not _lock(self._file):
+            self._file.close()
+            raise DatasetError(
+                f"{path}: another process is writing this shard; wait for it, or run another --shard"
+            )
         self._file.seek(0)
         whole = self._file.read().rfind(b"\n") + 1
         self._file.truncate(whole)
@@ -80,6 +90,19 @@ class RecordLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock a file until it is closed or its process ends; say whether it was free."""
+    try:
+        import fcntl
+    except ImportError:  # not a Unix: there is no such guard
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read_records(folder: Path) -> dict[Key, Record]:

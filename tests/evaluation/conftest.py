@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import wave
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,6 +133,15 @@ def mevis_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # MeViS has no expression without an object.
         video["expressions"] = {k: e for k, e in video["expressions"].items() if e["obj_id"]}
     _write_json(root / "valid_u" / "meta_expressions.json", meta)
+    hidden = {
+        video: {
+            "frames": value["frames"],
+            "expressions": {k: {"exp": e["exp"]} for k, e in value["expressions"].items()},
+        }
+        for video, value in meta["videos"].items()
+    }
+    _write_json(root / "valid" / "meta_expressions.json", {"videos": hidden})
+    shutil.copytree(root / "valid_u" / "JPEGImages", root / "valid" / "JPEGImages")
     _write_json(root / "valid_u" / "mask_dict.json", masks)
     return root
 

@@ -59,3 +59,11 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         file.write(b'{"scored": 1}\n')
     with pytest.raises(DatasetError, match=r"a\.jsonl line 2"):
         read_records(tmp_path)
+
+
+def test_a_shard_has_one_writer(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path / "a.jsonl")
+    with pytest.raises(DatasetError, match="another process"):
+        RecordLog(tmp_path / "a.jsonl")
+    log.close()
+    RecordLog(tmp_path / "a.jsonl").close()

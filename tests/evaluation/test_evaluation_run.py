@@ -16,9 +16,10 @@ import pytest
 
 from omni_sdk.datasets.images import read_labels
 from omni_sdk.datasets.predictions import prediction_path
-from omni_sdk.errors import DatasetError
-from omni_sdk.evaluation.html import encode_jpeg
+from omni_sdk.errors import DatasetError, ModelOutputError
+from omni_sdk.evaluation.html import encode_jpeg, write_html
 from omni_sdk.evaluation.plan import Models, Options, Plan
+from omni_sdk.evaluation.predictor import Predictor
 from omni_sdk.evaluation.report import collect
 from omni_sdk.evaluation.runner import Evaluation
 
@@ -202,3 +203,56 @@ def test_a_file_of_frames_in_another_size_is_a_failure(mevis_root: Path, tmp_pat
     (record,) = Evaluation(plan, limit=1).run()
     assert record.status == "failed"
     assert "expected 96x96" in record.scored.error
+
+
+def test_a_split_without_masks_is_answered(mevis_root: Path, tmp_path: Path) -> None:
+    """For the contest's server: predictions and answers, no scores."""
+    models = Models(device="cpu", threads=1)
+    plan = Plan("mevis", str(mevis_root), "valid", str(tmp_path), models, Options(fps=2.0))
+    evaluation = Evaluation(plan, limit=1)
+    (record,) = evaluation.run()
+    assert record.status != "failed"
+    assert record.scored.score is None
+    assert len(list(plan.predictions.glob("video-a/0/*.png"))) == 16
+    results = collect(evaluation)
+    assert results is not None
+    assert (results.summary, results.failures) == (None, ())
+    write_html(
+        results, tmp_path / "r.html", samples=evaluation.samples, predictions=plan.predictions
+    )
+    assert "no masks" in (tmp_path / "r.html").read_text()
+
+
+class _Mumbling:
+    """A reasoner whose text nobody can read; all else is the shipped one's."""
+
+    def __init__(self, reasoner: Any) -> None:
+        self._reasoner = reasoner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reasoner, name)
+
+    def reason(self, *_: Any) -> Any:
+        raise ModelOutputError("expected a list", text="mumble")
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_unreadable_answers(plan_for: PlanFor, tmp_path: Path, allowed: bool) -> None:
+    """A failure that keeps the text, unless an empty mask is asked for."""
+    plan = plan_for(tmp_path)
+    plan = dataclasses.replace(plan, options=Options(fps=2.0, allow_unparsed=allowed))
+    predictor = Predictor(plan)
+    pipeline = plan.models.load()
+    mumbling: Any = _Mumbling(pipeline.reasoner)
+    predictor._loaded = dataclasses.replace(pipeline, reasoner=mumbling), plan.samples()
+    record = predictor(0)
+    assert record.answer == "mumble"
+    score: Any = record.scored.score
+    if allowed:
+        assert (record.status, record.scored.error, score.num_missing) == ("unparsed", "", 0)
+        assert len(list(plan.predictions.glob("*/*/*.png"))) == 16
+    else:
+        assert record.status == "failed"
+        assert record.scored.error == "ModelOutputError: expected a list"
+        assert (score.jf, score.num_missing) == (0, 16)
+        assert not plan.predictions.exists()
