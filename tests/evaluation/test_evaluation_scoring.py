@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -130,3 +131,19 @@ def test_predictions_of_nobody(mevis_root: Path, tmp_path: Path, write_truth: Wr
     (tmp_path / "video-a" / "77").mkdir()
     (tmp_path / "elsewhere").mkdir()
     assert unknown_predictions(samples, str(tmp_path)) == ["elsewhere", "video-a/77"]
+
+
+def test_every_row_of_the_real_refavs_has_its_own_folder(tmp_path: Path) -> None:
+    """Eleven uids are given to two rows each; all 20,434 finished rows count."""
+    shared = Path(os.environ.get("OMNI_SHARED", Path(__file__).parents[2].parent / "shared"))
+    table = shared / "data" / "refavs_metadata.csv"
+    if not table.is_file():
+        pytest.skip(f"no real Ref-AVS metadata at {table} (set OMNI_SHARED)")
+    shutil.copy(table, tmp_path / "metadata.csv")
+    total, suffixed = 0, 0
+    for split in ("train", "val", "test_s", "test_u", "test_n"):
+        samples = read_samples("refavs", str(tmp_path), split=split)
+        assert len({prediction_path("p", sample, 0) for sample in samples}) == len(samples)
+        total += len(samples)
+        suffixed += sum(sample.expression_id.endswith(".2") for sample in samples)
+    assert (total, suffixed) == (20_434, 11)
