@@ -33,16 +33,25 @@ _NEAR_PACKETS = 64  # reading on over so few packets costs less than a seek
 _REORDER_FRAMES = 16  # H.264 and HEVC reorder at most this far
 
 Frames = Iterator[tuple[int, av.VideoFrame]]
+Group: TypeAlias = tuple[int, int, list[int]]  # first row, last row, wanted frame indices
 Packet: TypeAlias = "av.Packet[VideoStream]"
 
 
 class PacketReader:
     """One open container, read from any packet of the table. Use as a context manager."""
 
-    def __init__(self, path: Path, limits: MediaLimits, clock: WallClock, *, threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: MediaLimits,
+        clock: WallClock,
+        *,
+        threads: int,
+        is_quick: bool = False,
+    ) -> None:
         self.name = str(path)
         self._clock = clock
-        self.container: InputContainer = open_container(path, limits)
+        self.container: InputContainer = open_container(path, limits, is_quick=is_quick)
         try:
             self.stream = video_stream(self.container, self.name, limits)
             self.codec = self.stream.codec_context
@@ -190,7 +199,7 @@ def decode_linear(reader: PacketReader, wanted: Container[int], stop: int) -> Fr
 
 def plan_groups(
     table: PacketTable, frame_indices: Sequence[int] | NDArray[np.int64]
-) -> list[tuple[int, int, list[int]]]:
+) -> list[Group]:
     """Gather wanted frames by the sync frame they are decoded from.
 
     Returns:
@@ -208,11 +217,17 @@ def plan_groups(
 def decode_groups(
     reader: PacketReader,
     table: PacketTable,
-    groups: Sequence[tuple[int, int, list[int]]],
+    groups: Sequence[Group],
     emit: Callable[[int, av.VideoFrame], None],
-) -> None:
-    """Decode groups and hand each wanted frame to `emit` once; a second try starts a group earlier."""
-    for first, last, members in groups:
+) -> list[Group]:
+    """Decode groups and hand each wanted frame to `emit` once; a second try starts a group earlier.
+
+    Returns:
+        What never came.
+    """
+    left: list[Group] = []
+    for start, last, members in groups:
+        first = start
         waiting = set(members)
         for attempt in range(2):
             if attempt:
@@ -225,6 +240,9 @@ def decode_groups(
                     emit(index, frame)
             if not waiting:
                 break
+        if waiting:
+            left.append((start, last, sorted(waiting)))
+    return left
 
 
 def in_order(frames: Frames, start: int, missing: Callable[[int], None], stop: int) -> Frames:

@@ -16,6 +16,7 @@ from omni_sdk.media.container import media_errors
 from omni_sdk.media.convert import RgbConverter
 from omni_sdk.media.decode import (
     Frames,
+    Group,
     PacketReader,
     decode_groups,
     decode_linear,
@@ -43,13 +44,14 @@ class FileVideo(Video):
         self._table = indexed.table
         self._first_seconds = indexed.first_seconds
         self._orientation = indexed.orientation
+        self._is_quick = indexed.is_quick
         self._cpus = os.cpu_count() or 1
 
     def _clock(self, what: str) -> WallClock:
         return WallClock(self._limits, f"{what} {self._name!r}")
 
-    def _reader(self, clock: WallClock, threads: int) -> PacketReader:
-        return PacketReader(self._path, self._limits, clock, threads=threads)
+    def _reader(self, clock: WallClock, threads: int, *, is_quick: bool = False) -> PacketReader:
+        return PacketReader(self._path, self._limits, clock, threads=threads, is_quick=is_quick)
 
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
         frame_size = (self._index.height, self._index.width)
@@ -73,14 +75,20 @@ class FileVideo(Video):
         workers = min(len(groups), self._cpus, _MAX_WORKERS)
         threads = max(1, min(self._cpus // workers, _MAX_THREADS))
 
-        def work(share: list[tuple[int, int, list[int]]]) -> None:
+        def work(share: list[Group]) -> None:
             convert = self._converter(size, filter)
 
             def emit(index: int, frame: av.VideoFrame) -> None:
                 put(index, convert(frame), frame.is_corrupt)
 
-            with self._reader(clock, threads) as reader, media_errors(self._name):
-                decode_groups(reader, table, share, emit)
+            for is_quick in (True, False) if self._is_quick else (False,):
+                with (
+                    self._reader(clock, threads, is_quick=is_quick) as reader,
+                    media_errors(self._name),
+                ):
+                    share = decode_groups(reader, table, share, emit)
+                if not share:
+                    break
 
         if workers == 1:
             work(groups)
@@ -181,9 +189,7 @@ class FileVideo(Video):
         )
 
 
-def split_evenly(
-    groups: list[tuple[int, int, list[int]]], shares: int
-) -> list[list[tuple[int, int, list[int]]]]:
+def split_evenly(groups: list[Group], shares: int) -> list[list[Group]]:
     """Cut a list of decode groups into runs of about equal packet counts, none of them empty."""
     ends = np.cumsum([last - first + 1 for first, last, _ in groups])
     middle = ends - np.diff(ends, prepend=0) / 2

@@ -204,7 +204,8 @@ class Video(ABC):
 
         def put(index: int, image: NDArray[np.uint8], corrupt: bool) -> None:
             came[index] = corrupt
-            frames[place == np.searchsorted(distinct, index)] = image
+            for at in np.flatnonzero(place == np.searchsorted(distinct, index)):
+                frames[at] = image
 
         self._decode([int(i) for i in distinct], size, filter, put)
         missing = tuple(int(i) for i in distinct if int(i) not in came)
