@@ -51,43 +51,43 @@ class FileVideo(Video):
     def _reader(self, clock: WallClock, threads: int) -> PacketReader:
         return PacketReader(self._path, self._limits, clock, threads=threads)
 
+    def _walk_threads(self) -> int:
+        return 1 if self._table is None else min(self._cpus, _MAX_THREADS)
+
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
         frame_size = (self._index.height, self._index.width)
         return RgbConverter(frame_size, check_size(size), filter, self._orientation)
 
     def _decode(
         self, indices: list[int], size: tuple[int, int] | None, filter: Filter, put: Put
-    ) -> None:
+    ) -> set[int]:
         clock = self._clock("decoding")
         table = self._table
         if table is None:
             convert = self._converter(size, filter)
-            with (
-                self._reader(clock, min(self._cpus, _MAX_THREADS)) as reader,
-                media_errors(self._name),
-            ):
+            with self._reader(clock, 1) as reader, media_errors(self._name):
                 for index, frame in decode_linear(reader, set(indices), indices[-1]):
-                    put(index, convert(frame), frame.is_corrupt)
-            return
+                    put(index, convert(frame))
+                return reader.damaged(None)
         groups = plan_groups(table, indices)
         workers = min(len(groups), self._cpus, _MAX_WORKERS)
         threads = max(1, min(self._cpus // workers, _MAX_THREADS))
 
-        def work(share: list[tuple[int, int, list[int]]]) -> None:
+        def work(share: list[tuple[int, int, list[int]]]) -> set[int]:
             convert = self._converter(size, filter)
 
             def emit(index: int, frame: av.VideoFrame) -> None:
-                put(index, convert(frame), frame.is_corrupt)
+                put(index, convert(frame))
 
             with self._reader(clock, threads) as reader, media_errors(self._name):
                 decode_groups(reader, table, share, emit)
+                return reader.damaged(table)
 
         if workers == 1:
-            work(groups)
-            return
+            return work(groups)
         with ThreadPoolExecutor(workers, thread_name_prefix="omni-decode") as pool:
-            for done in [pool.submit(work, share) for share in split_evenly(groups, workers)]:
-                done.result()
+            shares = [pool.submit(work, share) for share in split_evenly(groups, workers)]
+            return set().union(*(share.result() for share in shares))
 
     def _frames(self, reader: PacketReader, start: int, stop: int) -> Frames:
         """Decode frames [start, stop) in order; `reader` must be fresh where there is no table."""
@@ -99,7 +99,16 @@ class FileVideo(Video):
             # The first frames on screen may be stored after ones of an earlier group.
             first = min(self._table.start_of(int(row)) for row in rows[:16])
             frames = decode_span(reader, self._table, (first, int(rows.max())), wanted)
-        return in_order(frames, start, self._missing.add, stop)
+
+        def lost(index: int) -> None:
+            self._missing.add(index)
+            if self._table is not None:
+                reader.lost(self._table, index)
+
+        return in_order(frames, start, lost, stop)
+
+    def _note_damage(self, reader: PacketReader, start: int, stop: int) -> None:
+        self._corrupt |= reader.damaged(self._table) & set(range(start, stop)) - self._missing
 
     def forward(
         self,
@@ -116,12 +125,15 @@ class FileVideo(Video):
         if start == stop:
             return
         clock = self._clock("decoding")
-        with self._reader(clock, min(self._cpus, _MAX_THREADS)) as reader:
-            for index, frame in self._frames(reader, start, stop):
-                with media_errors(self._name):
-                    image = convert(frame)
-                with clock.paused():
-                    yield self._video_frame(index, image)
+        with self._reader(clock, self._walk_threads()) as reader:
+            try:
+                for index, frame in self._frames(reader, start, stop):
+                    with media_errors(self._name):
+                        image = convert(frame)
+                    with clock.paused():
+                        yield self._video_frame(index, image)
+            finally:
+                self._note_damage(reader, start, stop)
 
     def backward(
         self,
@@ -144,9 +156,10 @@ class FileVideo(Video):
                 group = int(sync[np.searchsorted(sync, end - 1, side="right") - 1])
                 begin = max(group, stop + 1, end - self._limits.max_frames_held)
                 if reader is None:
-                    reader = self._reader(clock, min(self._cpus, _MAX_THREADS))
+                    reader = self._reader(clock, self._walk_threads())
                 with media_errors(self._name):
                     held = [(i, convert(f)) for i, f in self._frames(reader, begin, end)]
+                self._note_damage(reader, begin, end)
                 if (
                     self._table is None
                 ):  # counted from the start: each piece needs a fresh container
@@ -172,13 +185,15 @@ class FileVideo(Video):
         check_audio(sampling_rate, max_seconds)
         if not self._has_audio:
             return None
-        return read_audio(
+        clip = read_audio(
             self._path,
             self._limits,
             first_seconds=self._first_seconds,
             sampling_rate=sampling_rate,
             max_seconds=max_seconds,
         )
+        self._sound_damaged |= clip is None or clip.damaged
+        return clip
 
 
 def split_evenly(
