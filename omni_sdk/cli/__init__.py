@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "find what a question asks for, and its mask in every frame",
     "ask": "answer a plain question about a video in words",
     "demo": "watch generated clips with the shipped models and score the answers",
+    "verify": "check every file and graph of a bundle without running it",
     "inspect": "show what a bundle or a video holds",
     "doctor": "run a small graph on every engine here and compare the results",
 }
