@@ -24,6 +24,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from omni_sdk.errors import MediaError
 from omni_sdk.media.container import media_errors, open_container, video_stream
 from omni_sdk.media.damage import (
     FRAME_THREADED,
@@ -70,6 +71,7 @@ class PacketReader:
             raise
         self._packets: Iterator[Packet] | None = None
         self._next_row = 0
+        self._closed = False
         self._last_tick: int | None = None
         self.damaged_ticks: set[int] = set()
         self.num_refused = 0
@@ -82,7 +84,8 @@ class PacketReader:
         self.close()
 
     def close(self) -> None:
-        """Close the container; safe to call twice."""
+        """Close the container; safe to call twice. Reading on then raises MediaError."""
+        self._closed = True
         self.container.close()
 
     def read_all(self) -> Iterator[Packet]:
@@ -143,13 +146,19 @@ class PacketReader:
 
     def _read(self) -> Iterator[Packet]:
         """Yield this stream's packets; an unreadable rest ends the iteration, as in the index."""
-        try:
-            for packet in self.container.demux(self.stream):
-                self._clock.check()  # also while reading up to where decoding starts
-                if packet.size:
-                    yield packet
-        except (av.error.FFmpegError, MemoryError, UnicodeError):
-            return
+        packets = self.container.demux(self.stream)
+        while True:
+            if self._closed:  # while a walk was waiting for its consumer
+                raise MediaError(f"{self.name!r} is closed")
+            self._clock.check()  # also while reading up to where decoding starts
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, MemoryError, UnicodeError):
+                return
+            if packet is None:
+                return
+            if packet.size:
+                yield packet
 
     def send(self, packet: Packet | None) -> list[av.VideoFrame]:
         """Decode a packet, or drain with None; a packet that cannot be decoded gives no frame."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,7 @@ _MAX_THREADS = 4  # frame threads of one decoder; each holds a frame
 
 
 class FileVideo(Video):
-    """Frames and sound of a local file. Nothing stays open between calls."""
+    """Frames and sound of a local file. Only walks that are under way hold it open."""
 
     def __init__(self, path: Path, limits: MediaLimits, *, name: str | None = None) -> None:
         indexed = index_file(path, limits)
@@ -44,12 +45,21 @@ class FileVideo(Video):
         self._first_seconds = indexed.first_seconds
         self._orientation = indexed.orientation
         self._cpus = os.cpu_count() or 1
+        self._readers: weakref.WeakSet[PacketReader] = weakref.WeakSet()
 
     def _clock(self, what: str) -> WallClock:
         return WallClock(self._limits, f"{what} {self._name!r}")
 
     def _reader(self, clock: WallClock, threads: int) -> PacketReader:
-        return PacketReader(self._path, self._limits, clock, threads=threads)
+        reader = PacketReader(self._path, self._limits, clock, threads=threads)
+        self._readers.add(reader)
+        return reader
+
+    def close(self) -> None:
+        """End walks that are under way, too: their iterators may be kept alive by who gave them up."""
+        super().close()
+        for reader in list(self._readers):
+            reader.close()
 
     def _walk_threads(self) -> int:
         return 1 if self._table is None else min(self._cpus, _MAX_THREADS)
@@ -132,6 +142,7 @@ class FileVideo(Video):
                         image = convert(frame)
                     with clock.paused():
                         yield self._video_frame(index, image)
+                    self._check_open()
             finally:
                 self._note_damage(reader, start, stop)
 
@@ -169,6 +180,7 @@ class FileVideo(Video):
                     index, image = held.pop()
                     with clock.paused():
                         yield self._video_frame(index, image)
+                    self._check_open()
                 end = begin
         finally:
             if reader is not None:

@@ -24,6 +24,12 @@ def _load(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def load_helper() -> Callable[[str], ModuleType]:
+    """Return a function that imports a module of this folder."""
+    return _load
+
+
+@pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Return the unspoiled files of mutations.py by name."""
     mutations = _load("mutations")
