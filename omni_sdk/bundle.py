@@ -78,6 +78,22 @@ class Bundle:
             raise BundleError(f"bundle {self.manifest.name!r} has no file {file!r}")
         return self.directory / file
 
+    def read(self, file: str) -> bytes:
+        """Return a listed file's bytes, verified as they are read: what is parsed is what was hashed.
+
+        Raises:
+            BundleError: not listed, unreadable, or altered since the bundle was opened.
+        """
+        path, spec = self.path(file), self.manifest.files[file]
+        try:
+            with path.open("rb") as f:
+                content = f.read(spec.size + 1)  # no more than promised, whatever the file became
+        except OSError as e:
+            raise BundleError(f"{path}: cannot be read ({e})") from e
+        if len(content) != spec.size or hashlib.sha256(content).hexdigest() != spec.sha256:
+            raise BundleError(f"{path}: altered since the bundle was opened")
+        return content
+
 
 def embedded(name: str) -> Path | None:
     """Return the directory of a bundle shipped inside the package, or None."""

@@ -34,6 +34,8 @@ class VideoInfo:
         duration_seconds: from the first frame to the end of the last.
         has_audio: whether there is a sound stream.
         truncated: whether the container promised more than could be read.
+        missing_frames: frames that were wanted and could not be decoded.
+        corrupt_frames: frames that were decoded from damaged data.
     """
 
     path: str
@@ -44,6 +46,8 @@ class VideoInfo:
     duration_seconds: float
     has_audio: bool
     truncated: bool = False
+    missing_frames: int = 0
+    corrupt_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no truth value to compare by

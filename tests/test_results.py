@@ -82,6 +82,8 @@ def test_json_has_the_documented_shape(tmp_path: Path) -> None:
         "duration_seconds",
         "has_audio",
         "truncated",
+        "missing_frames",
+        "corrupt_frames",
     }
     assert value["keyframes"][0]["objects"] == [
         {"object_id": 1, "box_xyxy": [1.0, 2.0, 3.0, 4.0], "label": "dog"}

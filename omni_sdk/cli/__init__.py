@@ -16,6 +16,7 @@ COMMANDS = {
     "ask": "answer a plain question about a video in words",
     "eval": "run a benchmark, score predictions, check a data set",
     "demo": "watch generated clips with the shipped models and score the answers",
+    "verify": "check every file and graph of a bundle without running it",
     "inspect": "show what a bundle or a video holds",
     "doctor": "run a small graph on every engine here and compare the results",
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omni_sdk.engines.graph_check import check_graph
 from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
 from omni_sdk.manifest import GraphSpec, TensorSpec
 
@@ -173,9 +174,16 @@ class OnnxLoader:
         self._threads = threads
 
     def load(self, bundle: Bundle, graph: str) -> OnnxEngine:
-        """Open a graph; see `omni_sdk.engines.base.EngineLoader.load`."""
+        """Open a graph; see `omni_sdk.engines.base.EngineLoader.load`.
+
+        onnxruntime gets the very bytes that were hashed and checked, except where the weights lie in
+        files beside the graph: these it opens itself, by the paths that were checked.
+        """
         spec = bundle.graph(graph)
         path = bundle.path(spec.file)
+        content = bundle.read(spec.file)
+        sizes = {name: bundle.manifest.files[name].size for name in spec.data}
+        check_graph(content, graph, spec.file, sizes)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         # A pipeline runs eight graphs in turn, each session with threads of its own: threads that spin
@@ -185,7 +193,8 @@ class OnnxLoader:
             options.intra_op_num_threads = self._threads
             options.inter_op_num_threads = 1
         try:
-            session = ort.InferenceSession(str(path), options, providers=self._providers)
+            model = str(path) if spec.data else content
+            session = ort.InferenceSession(model, options, providers=self._providers)
         except _ORT_ERRORS as e:
             raise EngineError(f"{graph}: onnxruntime refuses {path}: {e}") from e
         _check_signature(session.get_inputs(), spec.inputs, graph, "inputs")

@@ -9,16 +9,23 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from omni_sdk.errors import BundleError
 from omni_sdk.hf.sam2_modules import image_size
+from omni_sdk.hf.weights import weight_files
 from omni_sdk.manifest import DusSpec
 
 MAX_CONFIG_BYTES = 1 << 20
 MODEL_TYPES = ("sam2_video", "sam2")  # both hold all weights of the video model
 # Keys that choose code rather than describe the model.
-DROPPED_KEYS = ("auto_map", "attn_implementation", "_attn_implementation", "quantization_config")
+DROPPED_KEYS = ("auto_map", "quantization_config", "trust_remote_code", "use_kernels")
+DROPPED_PREFIXES = tuple(
+    f"{underscore}{key}"
+    for underscore in ("", "_")
+    for key in ("attn_implementation", "experts_implementation", "kernel")
+)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -62,6 +69,9 @@ def load_model(directory: str | os.PathLike[str]) -> Sam2VideoModel:
     config = load_config(root)
     if not any(root.glob("*.safetensors")):
         raise BundleError(f"{root}: no .safetensors file (other formats can hold code)")
+    weight_files(root)  # shards lie inside
+    if (root / "adapter_config.json").exists():  # from_pretrained would follow it to another model
+        raise BundleError(f"{root}: holds adapter_config.json; merge the adapter into the weights")
     try:
         # float32 said aloud: a float16 checkpoint otherwise gives a float16 model.
         model, report = Sam2VideoModel.from_pretrained(
@@ -72,7 +82,7 @@ def load_model(directory: str | os.PathLike[str]) -> Sam2VideoModel:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as e:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as e:
         raise BundleError(f"{root}: not a SAM 2 video checkpoint ({e})") from e
     if missing := sorted(report["missing_keys"]):
         raise BundleError(
@@ -127,7 +137,7 @@ def _clean(value: Any) -> Any:
         return {
             k: _clean(v)
             for k, v in value.items()
-            if k not in DROPPED_KEYS and not k.startswith(("attn_implementation", "_attn_impl"))
+            if k not in DROPPED_KEYS and not k.startswith(DROPPED_PREFIXES)
         }
     return value
 

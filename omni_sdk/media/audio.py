@@ -16,9 +16,11 @@ from omni_sdk.errors import LimitError
 from omni_sdk.media.container import media_errors, open_container
 from omni_sdk.media.frames import AudioClip
 from omni_sdk.media.limits import MediaLimits, WallClock
+from omni_sdk.media.packets import tagged_seconds
 
 logger = logging.getLogger(__name__)
 
+_EARLY_SECONDS = 0.25  # sound that ends so much before its container's promise is not all there
 _GAP_SECONDS = 0.1  # smaller jumps between packets are jitter of the container's clock
 
 
@@ -31,6 +33,7 @@ class _Track:
         self.end_seconds = 0.0
         self._resampler: av.AudioResampler | None = None
         self._input: tuple[str, str, int] | None = None
+        self.damaged = False
 
     def add(self, frame: av.AudioFrame, seconds: float | None) -> None:
         """Append a decoded frame that starts at `seconds` on the video's clock."""
@@ -73,7 +76,9 @@ class _Track:
         return samples
 
 
-def _frames(container: InputContainer, name: str, clock: WallClock) -> Iterator[av.AudioFrame]:
+def _frames(
+    container: InputContainer, name: str, clock: WallClock, track: _Track
+) -> Iterator[av.AudioFrame]:
     """Decode the first sound stream; damaged packets are left out, an unreadable rest ends it."""
     stream = container.streams.audio[0]
     packets = container.demux(stream)
@@ -83,15 +88,29 @@ def _frames(container: InputContainer, name: str, clock: WallClock) -> Iterator[
             packet = next(packets, None)
         except (av.error.FFmpegError, MemoryError, UnicodeError) as error:
             logger.warning("%r: the sound ends early: %s", name, error)
+            track.damaged = True
             return
         try:
-            yield from stream.codec_context.decode(packet if packet and packet.size else None)
+            frames = stream.codec_context.decode(packet if packet and packet.size else None)
         except av.error.EOFError:
             return
         except (av.error.FFmpegError, MemoryError):
+            track.damaged = True
             continue
+        track.damaged |= any(frame.is_corrupt for frame in frames)
+        yield from frames
         if packet is None or not packet.size:
             return
+
+
+def _promised_seconds(container: InputContainer) -> float:
+    """Return the container's time at which the sound should end; 0 where it does not say."""
+    stream = container.streams.audio[0]
+    if container.format.name in ("mpegts", "mpeg"):  # an estimate, as for the video
+        return 0.0
+    if stream.duration and stream.time_base:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    return tagged_seconds(stream) or 0.0
 
 
 def read_audio(
@@ -131,7 +150,7 @@ def read_audio(
         track = _Track(sampling_rate)
         start: float | None = None
         with media_errors(name):
-            for frame in _frames(container, name, clock):
+            for frame in _frames(container, name, clock, track):
                 seconds = None if frame.time is None else float(frame.time) - first_seconds
                 if start is None:
                     start = seconds or 0.0
@@ -142,12 +161,15 @@ def read_audio(
                         )
                     break
                 track.add(frame, seconds)
+            else:
+                promised = _promised_seconds(container) - first_seconds
+                track.damaged |= track.end_seconds < promised - _EARLY_SECONDS
             if track.parts:
                 track.flush()
         samples = track.render(int(wanted * sampling_rate))
         if start is None:
             logger.warning("%r: nothing in its sound stream can be decoded", name)
             return None
-        return AudioClip(samples=samples, sampling_rate=sampling_rate, start_seconds=start)
+        return AudioClip(samples, sampling_rate, start, track.damaged)
     finally:
         container.close()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import av
 import av.error
@@ -24,7 +24,14 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from omni_sdk.errors import MediaError
 from omni_sdk.media.container import media_errors, open_container, video_stream
+from omni_sdk.media.damage import (
+    FRAME_THREADED,
+    LinearDamage,
+    damaged_frames,
+    strict_options,
+)
 from omni_sdk.media.limits import MediaLimits, WallClock
 from omni_sdk.media.packets import NO_TIME, PacketTable
 
@@ -38,7 +45,14 @@ Packet: TypeAlias = "av.Packet[VideoStream]"
 
 
 class PacketReader:
-    """One open container, read from any packet of the table. Use as a context manager."""
+    """One open container, read from any packet of the table. Use as a context manager.
+
+    Attributes:
+        damaged_ticks: presentation times of packets that were refused, or whose frames hold concealed
+            damage (see Note [Damage]).
+        num_refused: packets that the decoder refused.
+        linear_damage: the same for frames that are counted.
+    """
 
     def __init__(
         self,
@@ -55,13 +69,22 @@ class PacketReader:
         try:
             self.stream = video_stream(self.container, self.name, limits)
             self.codec = self.stream.codec_context
-            self.codec.thread_count = threads
-            self.codec.thread_type = "FRAME" if threads > 1 else "NONE"
+            self._threads = threads if self.codec.name in FRAME_THREADED else 1
+            self.codec.thread_count = self._threads
+            self.codec.thread_type = "FRAME" if self._threads > 1 else "NONE"
+            self._strict = strict_options(self.codec.name)
+            self._lenient: av.VideoCodecContext | None = None
+            self.codec.options = {**self.codec.options, **self._strict}
         except BaseException:
             self.container.close()
             raise
         self._packets: Iterator[Packet] | None = None
         self._next_row = 0
+        self._closed = False
+        self._last_tick: int | None = None
+        self.damaged_ticks: set[int] = set()
+        self.num_refused = 0
+        self.linear_damage = LinearDamage()
 
     def __enter__(self) -> PacketReader:
         return self
@@ -70,7 +93,8 @@ class PacketReader:
         self.close()
 
     def close(self) -> None:
-        """Close the container; safe to call twice."""
+        """Close the container; safe to call twice. Reading on then raises MediaError."""
+        self._closed = True
         self.container.close()
 
     def read_all(self) -> Iterator[Packet]:
@@ -131,19 +155,66 @@ class PacketReader:
 
     def _read(self) -> Iterator[Packet]:
         """Yield this stream's packets; an unreadable rest ends the iteration, as in the index."""
-        try:
-            for packet in self.container.demux(self.stream):
-                self._clock.check()  # also while reading up to where decoding starts
-                if packet.size:
-                    yield packet
-        except (av.error.FFmpegError, MemoryError, UnicodeError):
-            return
+        packets = self.container.demux(self.stream)
+        while True:
+            if self._closed:  # while a walk was waiting for its consumer
+                raise MediaError(f"{self.name!r} is closed")
+            self._clock.check()  # also while reading up to where decoding starts
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, MemoryError, UnicodeError):
+                return
+            if packet is None:
+                return
+            if packet.size:
+                yield packet
 
     def send(self, packet: Packet | None) -> list[av.VideoFrame]:
-        """Decode a packet, or drain with None; a damaged packet gives no frame."""
+        """Decode a packet, or drain with None; a packet that cannot be decoded gives no frame."""
+        if packet is not None:
+            self._last_tick = packet.pts
         try:
-            return list(self.codec.decode(packet))
+            frames = list(self.codec.decode(packet))
+        except av.error.EOFError:
+            return []
         except (av.error.FFmpegError, MemoryError):
+            self.num_refused += 1
+            self._note(self._last_tick)
+            return self._conceal(packet)
+        if packet is not None and packet.is_corrupt:  # the container misses a part of it (MPEG-TS)
+            self._note(packet.pts)
+        for frame in frames:
+            if frame.is_corrupt:
+                self._note(frame.pts)
+        return frames
+
+    def damaged(self, table: PacketTable | None) -> set[int]:
+        """Return the frames decoded so far from damaged data; `table` as they were decoded with."""
+        if table is None:
+            return self.linear_damage.frames
+        return damaged_frames(table, self.damaged_ticks, whole_groups=self._threads > 1)
+
+    def lost(self, table: PacketTable, index: int) -> None:
+        """Note that a wanted frame never came: what refers to it is damaged."""
+        self._note(int(table.frame_pts[index]))
+
+    def _note(self, ticks: int | None) -> None:
+        if ticks is not None:
+            self.damaged_ticks.add(ticks)
+
+    def _conceal(self, packet: Packet | None) -> list[av.VideoFrame]:
+        """Decode what a strict decoder refused as well as may be, where every packet stands alone."""
+        if packet is None or not self._strict:
+            return []
+        try:
+            if self._lenient is None:
+                context = cast(av.VideoCodecContext, av.CodecContext.create(self.codec.name, "r"))
+                context.extradata = self.codec.extradata
+                context.thread_type = "NONE"
+                context.options = {k: v for k, v in self.codec.options.items() if k == "max_pixels"}
+                self._lenient = context
+            return list(self._lenient.decode(packet))
+        except (av.error.FFmpegError, MemoryError, ValueError):
             return []
 
 
@@ -189,7 +260,14 @@ def decode_linear(reader: PacketReader, wanted: Container[int], stop: int) -> Fr
     packets = reader.read_all()
     while True:
         packet = next(packets, None)
-        for frame in reader.send(packet):
+        refused = reader.num_refused
+        frames = reader.send(packet)
+        refused = reader.num_refused - refused
+        if refused and not frames:
+            reader.linear_damage.lost(index)
+        for frame in frames:
+            damaged = frame.is_corrupt or refused > 0 or (packet is not None and packet.is_corrupt)
+            reader.linear_damage.saw(index, is_key=frame.key_frame, is_damaged=damaged)
             if index in wanted:
                 yield index, frame
             index += 1

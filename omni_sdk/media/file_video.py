@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +36,7 @@ _MAX_THREADS = 4  # frame threads of one decoder; each holds a frame
 
 
 class FileVideo(Video):
-    """Frames and sound of a local file. Nothing stays open between calls."""
+    """Frames and sound of a local file. Only walks that are under way hold it open."""
 
     def __init__(self, path: Path, limits: MediaLimits, *, name: str | None = None) -> None:
         indexed = index_file(path, limits)
@@ -46,12 +47,24 @@ class FileVideo(Video):
         self._orientation = indexed.orientation
         self._is_quick = indexed.is_quick
         self._cpus = os.cpu_count() or 1
+        self._readers: weakref.WeakSet[PacketReader] = weakref.WeakSet()
 
     def _clock(self, what: str) -> WallClock:
         return WallClock(self._limits, f"{what} {self._name!r}")
 
     def _reader(self, clock: WallClock, threads: int, *, is_quick: bool = False) -> PacketReader:
-        return PacketReader(self._path, self._limits, clock, threads=threads, is_quick=is_quick)
+        reader = PacketReader(self._path, self._limits, clock, threads=threads, is_quick=is_quick)
+        self._readers.add(reader)
+        return reader
+
+    def close(self) -> None:
+        """End walks that are under way, too: their iterators may be kept alive by who gave them up."""
+        super().close()
+        for reader in list(self._readers):
+            reader.close()
+
+    def _walk_threads(self) -> int:
+        return 1 if self._table is None else min(self._cpus, _MAX_THREADS)
 
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
         frame_size = (self._index.height, self._index.width)
@@ -59,43 +72,47 @@ class FileVideo(Video):
 
     def _decode(
         self, indices: list[int], size: tuple[int, int] | None, filter: Filter, put: Put
-    ) -> None:
+    ) -> set[int]:
         clock = self._clock("decoding")
         table = self._table
         if table is None:
             convert = self._converter(size, filter)
-            with (
-                self._reader(clock, min(self._cpus, _MAX_THREADS)) as reader,
-                media_errors(self._name),
-            ):
+            with self._reader(clock, 1) as reader, media_errors(self._name):
                 for index, frame in decode_linear(reader, set(indices), indices[-1]):
-                    put(index, convert(frame), frame.is_corrupt)
-            return
+                    put(index, convert(frame))
+                return reader.damaged(None)
         groups = plan_groups(table, indices)
         workers = min(len(groups), self._cpus, _MAX_WORKERS)
         threads = max(1, min(self._cpus // workers, _MAX_THREADS))
 
-        def work(share: list[Group]) -> None:
+        def work(share: list[Group]) -> set[int]:
+            damaged: set[int] = set()
             convert = self._converter(size, filter)
 
             def emit(index: int, frame: av.VideoFrame) -> None:
-                put(index, convert(frame), frame.is_corrupt)
+                put(index, convert(frame))
 
             for is_quick in (True, False) if self._is_quick else (False,):
                 with (
                     self._reader(clock, threads, is_quick=is_quick) as reader,
                     media_errors(self._name),
                 ):
+                    wanted = _members(share)
                     share = decode_groups(reader, table, share, emit)
+                    left = _members(share)
+                    if not is_quick:  # else they are tried again
+                        for index in left:
+                            reader.lost(table, index)
+                    damaged |= reader.damaged(table) & (wanted - left)
                 if not share:
                     break
+            return damaged
 
         if workers == 1:
-            work(groups)
-            return
+            return work(groups)
         with ThreadPoolExecutor(workers, thread_name_prefix="omni-decode") as pool:
-            for done in [pool.submit(work, share) for share in split_evenly(groups, workers)]:
-                done.result()
+            shares = [pool.submit(work, share) for share in split_evenly(groups, workers)]
+            return set().union(*(share.result() for share in shares))
 
     def _frames(self, reader: PacketReader, start: int, stop: int) -> Frames:
         """Decode frames [start, stop) in order; `reader` must be fresh where there is no table."""
@@ -107,7 +124,16 @@ class FileVideo(Video):
             # The first frames on screen may be stored after ones of an earlier group.
             first = min(self._table.start_of(int(row)) for row in rows[:16])
             frames = decode_span(reader, self._table, (first, int(rows.max())), wanted)
-        return in_order(frames, start, self._missing.add, stop)
+
+        def lost(index: int) -> None:
+            self._missing.add(index)
+            if self._table is not None:
+                reader.lost(self._table, index)
+
+        return in_order(frames, start, lost, stop)
+
+    def _note_damage(self, reader: PacketReader, start: int, stop: int) -> None:
+        self._corrupt |= reader.damaged(self._table) & set(range(start, stop)) - self._missing
 
     def forward(
         self,
@@ -124,12 +150,16 @@ class FileVideo(Video):
         if start == stop:
             return
         clock = self._clock("decoding")
-        with self._reader(clock, min(self._cpus, _MAX_THREADS)) as reader:
-            for index, frame in self._frames(reader, start, stop):
-                with media_errors(self._name):
-                    image = convert(frame)
-                with clock.paused():
-                    yield self._video_frame(index, image)
+        with self._reader(clock, self._walk_threads()) as reader:
+            try:
+                for index, frame in self._frames(reader, start, stop):
+                    with media_errors(self._name):
+                        image = convert(frame)
+                    with clock.paused():
+                        yield self._video_frame(index, image)
+                    self._check_open()
+            finally:
+                self._note_damage(reader, start, stop)
 
     def backward(
         self,
@@ -152,9 +182,10 @@ class FileVideo(Video):
                 group = int(sync[np.searchsorted(sync, end - 1, side="right") - 1])
                 begin = max(group, stop + 1, end - self._limits.max_frames_held)
                 if reader is None:
-                    reader = self._reader(clock, min(self._cpus, _MAX_THREADS))
+                    reader = self._reader(clock, self._walk_threads())
                 with media_errors(self._name):
                     held = [(i, convert(f)) for i, f in self._frames(reader, begin, end)]
+                self._note_damage(reader, begin, end)
                 if (
                     self._table is None
                 ):  # counted from the start: each piece needs a fresh container
@@ -164,6 +195,7 @@ class FileVideo(Video):
                     index, image = held.pop()
                     with clock.paused():
                         yield self._video_frame(index, image)
+                    self._check_open()
                 end = begin
         finally:
             if reader is not None:
@@ -180,13 +212,19 @@ class FileVideo(Video):
         check_audio(sampling_rate, max_seconds)
         if not self._has_audio:
             return None
-        return read_audio(
+        clip = read_audio(
             self._path,
             self._limits,
             first_seconds=self._first_seconds,
             sampling_rate=sampling_rate,
             max_seconds=max_seconds,
         )
+        self._sound_damaged |= clip is None or clip.damaged
+        return clip
+
+
+def _members(groups: list[Group]) -> set[int]:
+    return {index for _, _, members in groups for index in members}
 
 
 def split_evenly(groups: list[Group], shares: int) -> list[list[Group]]:

@@ -32,7 +32,7 @@ class FrameBatch:
         frame_indices: (T,) int64 presentation-order index of each.
         pts_seconds: (T,) float64 seconds from the source's first frame.
         missing: indices that were asked for and could not be decoded.
-        corrupt: indices that are in `frames` but were decoded from damaged data.
+        corrupt: indices that are in `frames` but were decoded from damaged data, or may refer to such.
     """
 
     frames: NDArray[np.uint8]
@@ -60,11 +60,13 @@ class AudioClip:
         sampling_rate: in Hz.
         start_seconds: where the sound track starts against the first video frame: silence was put in
             front when positive, that much sound was cut when negative.
+        damaged: some of the sound could not be decoded; silence is in its place.
     """
 
     samples: NDArray[np.float32]
     sampling_rate: int
     start_seconds: float
+    damaged: bool = False
 
     def __repr__(self) -> str:
         return (

@@ -195,6 +195,8 @@ def _index_by_decoding(
             ticks.append(frame.pts)
             if frame.key_frame:
                 sync.append(index)
+        if reader.num_refused:  # frames that the packets promised and that are not in the count
+            found = replace(found, truncated=True)
     if first is None:
         raise MediaError(f"{str(path)!r} holds no frame that can be decoded")
     step = 1 / found.average_fps if found.average_fps > 0 else 0.04

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeAlias
 
 import av
 import av.error
@@ -25,6 +27,8 @@ ONE_FRAME_PER_PACKET = frozenset(
 )
 
 NO_TIME = np.iinfo(np.int64).min
+Row: TypeAlias = tuple[int | None, int | None, int, int, bool, bool, bool]
+"""Presentation and decode time, duration, bytes, is_sync, is_shown, is_damaged of a packet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,7 @@ class PacketTable:
         size: (P,) int64 bytes.
         is_sync: (P,) bool, decoding can start here.
         is_shown: (P,) bool, False for packets that an edit list or a cut start only decodes.
+        is_damaged: (P,) bool, the container misses a part of the packet (MPEG-TS).
     """
 
     pts: NDArray[np.int64]
@@ -44,6 +49,7 @@ class PacketTable:
     size: NDArray[np.int64]
     is_sync: NDArray[np.bool_]
     is_shown: NDArray[np.bool_]
+    is_damaged: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -144,7 +150,7 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
         _check_duration(name, seconds, limits)
         length_size = nal_length_size(stream.codec_context.extradata)
         is_h264 = stream.codec_context.name == "h264"
-        rows: list[tuple[int | None, int | None, int, int, bool, bool]] = []
+        rows: list[Row] = []
         end_seconds = 0.0  # of any stream
         skipped = 0  # AVI repeats a picture with an empty packet
         damaged = False
@@ -175,7 +181,7 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
             rows.append(
                 (
                     *(packet.pts, packet.dts, packet.duration or 0, packet.size),
-                    *(is_sync, not packet.is_discard),
+                    *(is_sync, not packet.is_discard, packet.is_corrupt),
                 )
             )
             last_is_corrupt = packet.is_corrupt
@@ -215,9 +221,7 @@ def _check_duration(name: str, seconds: float, limits: MediaLimits) -> None:
         )
 
 
-def _table(
-    rows: list[tuple[int | None, int | None, int, int, bool, bool]], codec: str
-) -> tuple[PacketTable | None, int]:
+def _table(rows: list[Row], codec: str) -> tuple[PacketTable | None, int]:
     last = max((r for r in rows if r[0] is not None), key=lambda r: r[0] or 0, default=None)
     last_duration = last[2] if last else 0
     if codec not in ONE_FRAME_PER_PACKET or any(r[0] is None for r in rows):
@@ -229,6 +233,7 @@ def _table(
         size=np.array([r[3] for r in rows], np.int64),
         is_sync=np.array([r[4] for r in rows], bool),
         is_shown=np.array([r[5] for r in rows], bool),
+        is_damaged=np.array([r[6] for r in rows], bool),
     )
     # Without different times, packets and frames cannot be matched; without sync frames, nothing is won.
     if len(np.unique(pts)) < len(pts) or not table.is_sync.any() or not table.is_shown.any():
@@ -239,7 +244,7 @@ def _table(
 def _is_short(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
-    rows: list[tuple[int | None, int | None, int, int, bool, bool]],
+    rows: list[Row],
     end_seconds: float,
 ) -> bool:
     """Tell whether the container promised more frames or a later end than was read.
@@ -256,5 +261,19 @@ def _is_short(
         end = max(r[0] + max(r[2], 1) for r in rows if r[0] is not None)
         promised = (stream.start_time or 0) + stream.duration
         return promised - end > 2 * step + 1
+    if container.format.name.startswith("matroska") and times and stream.time_base:
+        # Its muxers write each stream's end as a tag; the container's duration is that of any stream.
+        step = (max(times) - min(times)) / max(len(times) - 1, 1)
+        end = max(r[0] + max(r[2], 1) for r in rows if r[0] is not None)
+        promised_end = tagged_seconds(stream)
+        if promised_end is not None:
+            return promised_end - float(end * stream.time_base) > float(2 * step * stream.time_base)
     promised_seconds = (container.duration or 0) / 1e6
     return promised_seconds - end_seconds > 0.5
+
+
+def tagged_seconds(stream: av.stream.Stream) -> float | None:
+    """Return the end of a stream in seconds as Matroska's muxers tag it, None without such a tag."""
+    text = stream.metadata.get("DURATION", "")
+    found = re.fullmatch(r"(\d{1,4}):(\d{2}):(\d{2}(?:\.\d{1,9})?)\s*", text)
+    return None if found is None else int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])

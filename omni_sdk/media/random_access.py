@@ -22,9 +22,10 @@ class RandomAccessVideo(Video):
 
     def _decode(
         self, indices: list[int], size: tuple[int, int] | None, filter: Filter, put: Put
-    ) -> None:
+    ) -> set[int]:
         for index in indices:
-            put(index, self._image(index, size, filter), False)
+            put(index, self._image(index, size, filter))
+        return set()
 
     def _walk(
         self, indices: range, size: tuple[int, int] | None, filter: Filter

@@ -15,9 +15,7 @@ from omni_sdk.media.resize import MAX_SIDE, Filter
 from omni_sdk.media.select import Strategy, select_frames
 from omni_sdk.results import VideoInfo
 
-Put = Callable[
-    [int, NDArray[np.uint8], bool], None
-]  # frame index, image, decoded from damaged data
+Put = Callable[[int, NDArray[np.uint8]], None]  # frame index, image
 
 
 class Video(ABC):
@@ -34,6 +32,8 @@ class Video(ABC):
         self._limits = limits
         self._has_audio = has_audio
         self._missing: set[int] = set()
+        self._corrupt: set[int] = set()
+        self._sound_damaged = False
         self._closed = False
 
     def __enter__(self) -> Video:
@@ -59,6 +59,15 @@ class Video(ABC):
         return tuple(sorted(self._missing))
 
     @property
+    def corrupt(self) -> tuple[int, ...]:
+        """Frames that were handed out so far and were decoded from damaged data, ascending.
+
+        A walk adds its frames when it ends, backward: after each piece. What damage is found, and what
+        cannot be: Note [Damage] in `omni_sdk.media.damage`.
+        """
+        return tuple(sorted(self._corrupt))
+
+    @property
     def info(self) -> VideoInfo:
         """A summary for results; `truncated` once anything promised was not there."""
         index = self._index
@@ -70,7 +79,9 @@ class Video(ABC):
             average_fps=len(index) / index.duration_seconds,
             duration_seconds=index.duration_seconds,
             has_audio=self._has_audio,
-            truncated=index.truncated or bool(self._missing),
+            truncated=index.truncated or bool(self._missing) or self._sound_damaged,
+            missing_frames=len(self._missing),
+            corrupt_frames=len(self._corrupt),
         )
 
     def sample(
@@ -184,8 +195,12 @@ class Video(ABC):
     @abstractmethod
     def _decode(
         self, indices: list[int], size: tuple[int, int] | None, filter: Filter, put: Put
-    ) -> None:
-        """Hand each of these (ascending, different) frames that can be decoded to `put`."""
+    ) -> set[int]:
+        """Hand each of these (ascending, different) frames that can be decoded to `put`.
+
+        Returns:
+            Frames, of these or others, that are known to be decoded from damaged data.
+        """
 
     def _batch(
         self, wanted: NDArray[np.int64], size: tuple[int, int] | None, filter: Filter
@@ -200,14 +215,15 @@ class Video(ABC):
             )
         frames = np.empty((len(wanted), height, width, 3), np.uint8)
         distinct, place = np.unique(wanted, return_inverse=True)
-        came: dict[int, bool] = {}
+        came: set[int] = set()
 
-        def put(index: int, image: NDArray[np.uint8], corrupt: bool) -> None:
-            came[index] = corrupt
+        def put(index: int, image: NDArray[np.uint8]) -> None:
+            came.add(index)
             for at in np.flatnonzero(place == np.searchsorted(distinct, index)):
                 frames[at] = image
 
-        self._decode([int(i) for i in distinct], size, filter, put)
+        corrupt = self._decode([int(i) for i in distinct], size, filter, put) & came
+        self._corrupt |= corrupt
         missing = tuple(int(i) for i in distinct if int(i) not in came)
         self._missing.update(missing)
         if not came:
@@ -221,7 +237,7 @@ class Video(ABC):
             frame_indices=indices,
             pts_seconds=self._index.pts_seconds[indices],
             missing=missing,
-            corrupt=tuple(sorted(i for i, corrupt in came.items() if corrupt)),
+            corrupt=tuple(sorted(corrupt)),
         )
 
     def _check_open(self) -> None:

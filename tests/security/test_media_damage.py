@@ -1,0 +1,124 @@
+"""Damage that decoders conceal is told; sound files are never flagged; the fuzzer finds nothing new."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omni_sdk.errors import OmniError
+from omni_sdk.media.source import open_source
+
+SECONDS = 12  # of fuzzing in the suite; the full run is `python tests/security/fuzz_media.py`
+
+
+def _frames(video) -> list[np.ndarray]:
+    return list(video.sample(indices=range(len(video))).frames)
+
+
+def test_sound_files_are_not_flagged(corpus, save) -> None:
+    for name, data in corpus.items():
+        with open_source(save(name, data)) as video:
+            batch = video.sample(indices=range(len(video)))
+            list(video.forward(0, len(video)))
+            list(video.backward(len(video) - 1, -1))
+            video.audio()
+            assert (batch.corrupt, video.corrupt, video.missing) == ((), (), ()), name
+            info = video.info
+            assert (info.truncated, info.missing_frames, info.corrupt_frames) == (False, 0, 0), name
+
+
+@pytest.mark.parametrize("name", ["h264_fast.mp4", "mjpeg.avi", "h264.ts"])
+def test_concealed_damage_is_flagged(corpus, save, name) -> None:
+    """What a decoder notices is told for the frame itself and for all that may refer to it."""
+    with open_source(save("sound-" + name, corpus[name])) as video:
+        sound, sync = _frames(video), set(video.index.sync_frames.tolist())
+    noticed = 0
+    for place in range(16):
+        data = bytearray(corpus[name])
+        at = len(data) // 3 + place * len(data) // 40
+        data[at : at + 120] = bytes(120)
+        path = save(name, bytes(data))
+        with open_source(path) as video:
+            batch = video.sample(indices=range(len(video)))
+            assert len(batch) + len(batch.missing) == len(video)
+            bad = set(batch.corrupt) | set(batch.missing)
+            differ = {
+                int(i)
+                for i, image in zip(batch.frame_indices, batch.frames, strict=True)
+                if not np.array_equal(image, sound[i])
+            }
+            assert video.info.corrupt_frames == len(batch.corrupt)
+            assert video.info.missing_frames == len(batch.missing)
+        if not bad or len(video) < len(sound):
+            continue
+        noticed += 1
+        assert len(bad) <= 12, "the other groups are not blamed"
+        # Frames are reordered by up to 3: what is further behind in the group was decoded later.
+        end = min([i for i in sync if i > min(bad)], default=len(sound))
+        assert {i for i in differ if min(bad) + 3 < i < end} <= bad
+        with open_source(path) as video:
+            again = video.sample(indices=range(len(sound)))
+            assert (again.corrupt, again.missing) == (batch.corrupt, batch.missing)
+            assert again.frames.tobytes() == batch.frames.tobytes()
+        for ends, walk in (((0, len(sound)), "forward"), ((len(sound) - 1, -1), "backward")):
+            with open_source(path) as video:
+                list(getattr(video, walk)(*ends))
+                assert set(video.corrupt) | set(video.missing) >= bad, walk
+        with open_source(path) as video:  # a late frame alone knows of the damage before it
+            if hurt := differ & set(batch.corrupt):
+                assert video.fetch([max(hurt)]).corrupt == (max(hurt),)
+    assert noticed >= 3
+
+
+def test_an_image_whose_checksum_fails_is_not_shown_as_sound(corpus, save) -> None:
+    data = bytearray(corpus["still.png"])
+    data[data.index(b"IDAT") + 60] ^= 1
+    try:
+        with open_source(save("still.png", bytes(data))) as video:
+            assert video.sample(num_frames=1).corrupt == (0,)
+    except OmniError:
+        pass
+
+
+def test_lost_sound_is_told(corpus, save) -> None:
+    data = bytearray(corpus["h264.mkv"])
+    with open_source(save("sound.mkv", bytes(data))) as video:
+        assert video.audio() is not None
+        assert not video.info.truncated
+    # In Matroska the sound's blocks are those of track 2.
+    blocks = [m.start() for m in re.finditer(rb"\xa3.{1,2}\x82", bytes(data), re.DOTALL)]
+    assert len(blocks) > 4
+    for at in blocks[3:9]:
+        data[at + 6 : at + 60] = b"\xff" * 54
+    with open_source(save("damaged.mkv", bytes(data))) as video:
+        clip = video.audio()
+        assert clip is None or clip.damaged
+        assert video.info.truncated
+
+
+@pytest.mark.parametrize("name", ["h264.mkv", "vp9.webm", "h264_fast.mp4", "mjpeg.avi"])
+@pytest.mark.parametrize("part", [0.5, 0.7, 0.85])
+def test_a_file_that_ends_early_says_so(corpus, save, name, part) -> None:
+    data = corpus[name]
+    with open_source(save(name, data[: int(len(data) * part)])) as video:
+        assert video.info.truncated
+
+
+def test_fuzzing_for_a_while_finds_nothing(tmp_path: Path) -> None:
+    out = subprocess.run(
+        [sys.executable, "tests/security/fuzz_media.py", "--seconds", str(SECONDS)],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert out.returncode == 0, out.stdout[-3000:] + out.stderr[-3000:]
+    judged = int(re.findall(r"^all .* (\d+)$", out.stdout, re.MULTILINE)[0])
+    assert judged >= 50, out.stdout
