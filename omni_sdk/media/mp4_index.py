@@ -103,6 +103,7 @@ def _index(file: BinaryIO, file_size: int, limits: MediaLimits, clock: WallClock
             size=video.where.sizes,
             is_sync=is_sync,
             is_shown=np.ones(count, bool),
+            is_damaged=np.zeros(count, bool),  # MP4 marks no packet as such
         ),
         num_packets=count,
         time_base=Fraction(1, scale),
