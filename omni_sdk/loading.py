@@ -67,10 +67,9 @@ def _from_bundle(
         reasoner = ThinkerReasoner(thinker, processor)
         grounder = ThinkerGrounder(thinker, processor)
     if bundle.manifest.dus is not None:
-        from omni_sdk.dus.sam2 import Sam2Graphs
         from omni_sdk.dus.tracker import Sam2Tracker
 
-        tracker = Sam2Tracker(Sam2Graphs(loader, bundle), bundle.dus)
+        tracker = Sam2Tracker.open(loader, bundle)
     manifest = bundle.manifest
     info = BundleInfo(manifest.name, manifest.version, loader.backend, loader.device)
     return reasoner, grounder, tracker, info

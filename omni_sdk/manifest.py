@@ -7,6 +7,7 @@ a bundle may hold one half.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 SCHEMA_VERSION = 1
 
@@ -141,18 +142,12 @@ class SamplingSpec:
     fps: float
     min_frames: int
     max_frames: int
-    strategy: str
+    strategy: Literal["linspace", "bins"]
     virtual_fps: float | None
     audio_in_video: bool
-    missing_audio: str
+    missing_audio: Literal["omit", "silence"]
 
     def __post_init__(self) -> None:
-        if self.strategy not in ("linspace", "bins"):
-            raise ValueError(f"strategy must be 'linspace' or 'bins', got {self.strategy!r}")
-        if self.missing_audio not in ("omit", "silence"):
-            raise ValueError(
-                f"missing_audio must be 'omit' or 'silence', got {self.missing_audio!r}"
-            )
         if not 1 <= self.min_frames <= self.max_frames or self.fps <= 0:
             raise ValueError("need 1 <= min_frames <= max_frames and fps > 0")
 
@@ -227,7 +222,7 @@ class SourceSpec:
 
 @dataclass(frozen=True, slots=True)
 class ParityRow:
-    """One comparison made at export: what, against what, how far off, and how far is allowed."""
+    """One comparison made at export: what, against what, how far off (0: equal), how far is allowed."""
 
     subject: str
     reference: str

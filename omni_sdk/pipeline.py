@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omni_sdk.config import PipelineConfig
 from omni_sdk.dus.keyframes import choose_keyframes, make_prompts, with_objects
@@ -14,7 +14,8 @@ from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
 from omni_sdk.loading import load_stages
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.media.observe import observe
-from omni_sdk.media.source import Video, open_source
+from omni_sdk.media.source import open_source
+from omni_sdk.media.video import Video
 from omni_sdk.results import (
     BundleInfo,
     Keyframe,
@@ -37,6 +38,7 @@ from omni_sdk.timing import Stopwatch
 if TYPE_CHECKING:
     from omni_sdk.stages import Observation
 
+T = TypeVar("T")
 Source = Any
 """Path of a video or image, URL, camera index, rtsp:// address, or an iterable of (H, W, 3) uint8."""
 
@@ -270,7 +272,7 @@ class _Frames:
             yield TrackerFrame(f.frame_index, f.pts_seconds, f.image)
 
 
-def _need(stage: Any) -> Any:
+def _need(stage: T | None) -> T:
     if stage is None:
         raise PromptError(
             "this pipeline lacks a stage that the call needs: load a bundle that holds both halves"

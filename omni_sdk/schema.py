@@ -20,7 +20,7 @@ class SchemaError(ValueError):
 
 
 @functools.cache
-def _hints(cls: Any) -> dict[str, Any]:
+def _hints(cls: typing.Hashable) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
@@ -29,7 +29,8 @@ def from_dict(cls: type[T], value: object, where: str = "") -> T:
 
     Args:
         cls: a dataclass whose fields are bool, int, float, str, None, dict[str, X], tuple[X, ...],
-            fixed tuples, unions of these with None, or dataclasses of such fields.
+            fixed tuples, string literals, unions of these with None, or dataclasses of such
+            fields.
         value: what `json.loads` returned.
         where: path prefix for messages.
 
@@ -43,7 +44,7 @@ def from_dict(cls: type[T], value: object, where: str = "") -> T:
         raise SchemaError(
             f"{where or 'value'}: unknown key {unknown[0]!r}; known: {sorted(fields)}"
         )
-    hints = _hints(cls)
+    hints = _hints(typing.cast(typing.Hashable, cls))
     known = {}
     for name, f in fields.items():
         path = f"{where}.{name}" if where else name
@@ -72,6 +73,10 @@ def _convert(hint: Any, value: object, path: str) -> Any:
     origin = typing.get_origin(hint)
     args = typing.get_args(hint)
     if hint is Any:
+        return value
+    if origin is typing.Literal:
+        if value not in args or not isinstance(value, str):
+            raise SchemaError(f"{path}: expected one of {args}, found {value!r}")
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:

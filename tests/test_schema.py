@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 
@@ -11,6 +12,7 @@ from omni_sdk import schema
 class Inner:
     size: int
     names: tuple[str, ...] = ()
+    kind: Literal["a", "b"] = "a"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def test_round_trip() -> None:
         ({"pair": [1, float("inf")]}, r"pair\[1\]: expected a finite number"),
         ({"pair": [2, 1]}, "pair must ascend"),
         ({"inner": {"size": True}}, "inner.size: expected int, found bool"),
+        ({"inner": {"size": 1, "kind": "c"}}, r"inner.kind: expected one of \('a', 'b'\)"),
         ({"inner": {}}, "inner.size: missing"),
         ({"inner": 3}, "inner: expected an object, found int"),
         ({"table": {"k": {"size": "x"}}}, "table.k.size: expected int, found str"),

@@ -91,9 +91,9 @@ void checkMaskSize(int64_t height, int64_t width) {
                                 std::to_string(width));
 }
 
-BitPlane::BitPlane(int64_t lines_, int64_t length_)
-    : lines(lines_), length(length_), words((length_ + 63) / 64) {
+BitPlane::BitPlane(int64_t lines_, int64_t length_) : lines(lines_), length(length_) {
   checkMaskSize(lines, length);
+  words = (length + 63) / 64;
   bits.resize(static_cast<size_t>(lines * words));
 }
 

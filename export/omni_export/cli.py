@@ -1,8 +1,91 @@
-"""The command `omni-export`."""
+"""The command `omni-export`. Exit codes: 0 done, 1 a problem told in one line, 2 wrong usage."""
 
 from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from omni_sdk.errors import OmniError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    raise NotImplementedError
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.command == "onnx":
+            return _onnx(arguments)
+        return _validate(arguments)
+    except (OmniError, OSError) as e:
+        print(f"omni-export: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("omni-export: interrupted", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="omni-export", description="Checkpoints to bundles.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    onnx = commands.add_parser("onnx", help="export checkpoints to a bundle of ONNX graphs")
+    onnx.add_argument("--grs", metavar="CHECKPOINT", help="thinker: a directory or a hub id")
+    onnx.add_argument("--dus", metavar="CHECKPOINT", help="SAM 2.1: a directory or a hub id")
+    onnx.add_argument("--out", metavar="BUNDLE", type=Path, required=True, help="directory to make")
+    onnx.add_argument("--name", help="the bundle's name (default: the directory's)")
+    onnx.add_argument("--description", default="", help="one sentence about it")
+    for half in ("grs", "dus"):
+        onnx.add_argument(f"--{half}-license", help="where its model card names none")
+        onnx.add_argument(f"--{half}-revision", help="branch, tag or commit on the hub")
+    onnx.add_argument("--local-files-only", action="store_true", help="never use the network")
+    onnx.add_argument(
+        "--compact",
+        action="store_true",
+        help="store weights as float16 where that is exact (half the size for float16 checkpoints)",
+    )
+    onnx.add_argument("--force", action="store_true", help="replace an existing bundle")
+    validate = commands.add_parser("validate", help="verify a bundle and load its graphs")
+    validate.add_argument("bundle", metavar="BUNDLE", type=Path)
+    return parser
+
+
+def _onnx(arguments: argparse.Namespace) -> int:
+    if arguments.grs is None and arguments.dus is None:
+        print("omni-export onnx: expected --grs, --dus or both", file=sys.stderr)
+        return 2
+    from omni_export.bundle_writer import ExportOptions, export_bundle
+
+    values = vars(arguments)
+    options = ExportOptions(
+        grs=arguments.grs,
+        dus=arguments.dus,
+        name=arguments.name,
+        description=arguments.description,
+        licenses={h: v for h in ("grs", "dus") if (v := values[f"{h}_license"]) is not None},
+        revisions={h: v for h in ("grs", "dus") if (v := values[f"{h}_revision"]) is not None},
+        local_files_only=arguments.local_files_only,
+        compact=arguments.compact,
+        force=arguments.force,
+    )
+    manifest = export_bundle(arguments.out, options, lambda line: print(line, file=sys.stderr))
+    for row in manifest.parity:
+        print(f"{row.subject}: {row.measure} {row.value:.2g} (allowed {row.tolerance:.2g})")
+    size = sum(f.size for f in manifest.files.values())
+    print(f"{arguments.out}: {manifest.name}, {len(manifest.graphs)} graphs, {size / 1e6:.1f} MB")
+    return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from omni_export.bundle_writer import validate_bundle
+
+    manifest = validate_bundle(arguments.bundle).manifest
+    size = sum(f.size for f in manifest.files.values())
+    halves = " and ".join(h for h in ("grs", "dus") if getattr(manifest, h) is not None)
+    print(
+        f"{arguments.bundle}: sound; {halves}, {len(manifest.graphs)} graphs, {size / 1e6:.1f} MB, "
+        f"{len(manifest.parity)} parity rows"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

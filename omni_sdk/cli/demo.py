@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     from omni_sdk.errors import QueryError
 
     try:
+        if arguments.clips < 1:
+            raise ValueError(f"--clips must be at least 1, got {arguments.clips}")
         clips = list(demo_clips(arguments.clips, arguments.seed))
     except ValueError as e:
         raise QueryError(str(e)) from e

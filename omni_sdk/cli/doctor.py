@@ -90,7 +90,7 @@ def _run_once(bundle: Bundle, provider: str) -> tuple[NDArray[np.float32], float
     engine = open_loader("onnx", providers=[provider]).load(bundle, GRAPH)
     spec, length = bundle.grs.decoder, 5
     rng = np.random.default_rng(0)
-    feeds = {
+    feeds: dict[str, NDArray[np.generic]] = {
         "inputs_embeds": rng.standard_normal((1, length, spec.hidden_size), np.float32),
         "attention_mask": np.ones((1, length), np.int64),
         "position_ids": np.tile(np.arange(length), (3, 1, 1)),

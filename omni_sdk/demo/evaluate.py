@@ -233,7 +233,8 @@ def _union(result: Result, frame_index: int, truth: ClipTruth) -> NDArray[np.boo
 
 def _span_iou(result: Result, truth: ClipTruth) -> float:
     predicted = [(k.start_seconds, k.end_seconds) for k in result.keyframes]
-    return coverage_iou(predicted, [truth.span_seconds]) if predicted else 0.0
+    true = truth.span_seconds
+    return coverage_iou(predicted, [true]) if predicted and true is not None else 0.0
 
 
 def _keyframe_box_iou(result: Result, truth: ClipTruth, target: int) -> float:

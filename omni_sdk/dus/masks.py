@@ -120,7 +120,7 @@ def logits_to_rles(
     """
     _check_logits(logits, 3)
     checked = check_size(size)
-    if not abs(threshold) <= np.finfo(np.float32).max:
+    if not abs(threshold) <= float(np.finfo(np.float32).max):
         raise ValueError(f"threshold must be finite, got {threshold = }")
     core = native.core()
     if core is None:

@@ -16,7 +16,6 @@ MAX_DEPTH = 16
 _MAX_NUMBER_CHARS = 64
 
 _OPEN = re.compile(r"[\[{]")
-_SPACE = re.compile(r"\s*")
 _WORD = re.compile(r"[^\[\]{},:\"'\s][^\[\]{},:\"\n]*")  # where a key may stand
 _VALUE_WORD = re.compile(r"[^\[\]{},\"'\s][^\[\]{},\"\n]*")  # after a colon: 00:03 is one word
 _STRING_STOP = {'"': re.compile(r'["\\]'), "'": re.compile(r"['\\]")}
@@ -74,9 +73,7 @@ class _Scanner:
                 if opening is None:
                     return self.found
                 self.position = opening.start()
-            else:
-                self.position = self._skip_space()
-            if self.position == len(text):
+            elif self.position >= len(text):
                 break
             char = text[self.position]
             if char in "[{":
@@ -85,15 +82,13 @@ class _Scanner:
                 self._close(list if char == "]" else dict)
             elif char in ",:":
                 self._separate(char)
+            elif char.isspace():
+                self.position += 1
             else:
                 self._scalar(char)
         while self.stack:  # the text ends before its brackets do
             self._pop()
         return self.found
-
-    def _skip_space(self) -> int:
-        match = _SPACE.match(self.text, self.position)
-        return match.end() if match else self.position
 
     def _open(self, char: str) -> None:
         self.position += 1

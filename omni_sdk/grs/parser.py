@@ -90,9 +90,7 @@ def parse_answer(text: str, duration_seconds: float) -> ParsedAnswer:
         ModelOutputError: no such object, and no sign either that nothing matches ("[]", "no object").
     """
     thinking, answer = split_answer(text)
-    # An unfinished completion may hold objects in its thought: better than nothing, but a "[]" there
-    # is no answer.
-    found = find_objects(answer or text)
+    found = find_objects(answer or _unfinished_thought(text))
     segments = []
     for item in found.objects:
         segment = _segment(item, duration_seconds)
@@ -147,7 +145,7 @@ def parse_boxes(text: str, width: int, height: int) -> list[tuple[Box, str]]:
         ModelOutputError: neither a readable box nor a sign that there is none.
     """
     _, answer = split_answer(text)
-    found = find_objects(answer or text)
+    found = find_objects(answer or _unfinished_thought(text))
     boxes: dict[tuple[float, ...], str] = {}
     readable = False
     for item in found.objects:
@@ -210,6 +208,14 @@ def _corners(value: object) -> list[float] | None:
     if not all(isinstance(v, float) and math.isfinite(v) for v in value):
         return None
     return value
+
+
+def _unfinished_thought(text: str) -> str:
+    """Return a completion without any answer section, else nothing.
+
+    Objects in a thought that was cut short are better than none; a "[]" there is no answer.
+    """
+    return "" if _ANSWER.search(text) or _THINK_END.search(text) else text
 
 
 def _says_nothing(answer: str) -> bool:

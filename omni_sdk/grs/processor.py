@@ -26,6 +26,7 @@ from omni_sdk.grs.patches import Grid, patchify
 from omni_sdk.grs.positions import rope_positions
 from omni_sdk.grs.request import ThinkerRequest, VisionInput
 from omni_sdk.grs.smart_resize import smart_resize
+from omni_sdk.media.resize import resize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,12 +123,9 @@ class Processor:
             QueryError: as `reason_request`.
             LimitError: as `image_size`.
         """
-        from omni_sdk.media.resize import resize
-
         height, width = image.shape[:2]
         size = self.image_size(height, width)
-        resized = image if size == (height, width) else resize(image, size, "bicubic")
-        pixels, grid = patchify(resized[None], self.spec.vision)
+        pixels, grid = patchify(resize(image, size, "bicubic")[None], self.spec.vision)
         text = prompts.render(self.spec.prompts.ground, check_query(description))
         ids = self._prompt([image_ids(self.spec.tokens, self._num_tokens(grid))], text)
         self._check_length(ids, self.spec.prompts.ground_max_new_tokens)

@@ -90,7 +90,6 @@ def open_container(path: Path, limits: MediaLimits) -> InputContainer:
         "protocol_whitelist": "file",
         "format_whitelist": ",".join(limits.formats),
         "max_pixels": str(limits.max_pixels),
-        "max_streams": str(limits.max_streams),
     }
     name = str(path)
     try:

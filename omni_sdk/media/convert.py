@@ -41,12 +41,21 @@ class Orientation:
             data = bytes(side_data[SideDataType.DISPLAYMATRIX])
         except KeyError:
             return cls()
+        except ValueError:  # PyAV 18 knows not all kinds of side data; the angle it can still tell
+            return {90: cls(True, False, True), -90: cls(True, True, False)}.get(
+                frame.rotation, cls(False, abs(frame.rotation) == 180, abs(frame.rotation) == 180)
+            )
         a, b, _, c, d = (int(v) for v in np.frombuffer(data, np.int32, 5))
         if b == c == 0 and a and d:
             return cls(False, a < 0, d < 0)
         if a == d == 0 and b and c:
             return cls(True, c < 0, b < 0)
         return cls()
+
+    @classmethod
+    def of_exif(cls, value: int) -> Orientation:
+        """Turn an EXIF orientation, 1 to 8, into one of these."""
+        return cls(value >= 5, value in (2, 3, 6, 7), value in (3, 4, 7, 8))
 
     @property
     def rotation(self) -> int:
@@ -74,16 +83,18 @@ class RgbConverter:
         frame_size: tuple[int, int],
         size: tuple[int, int] | None = None,
         filter: Filter = "bicubic",
+        orientation: Orientation | None = None,
     ) -> None:
         self._frame_size = frame_size
         self._size = size
         self._filter: Filter = filter
+        self._orientation = orientation  # None: as each frame says
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """Return the frame as a contiguous (H, W, 3) uint8 array."""
         rgb = np.asarray(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
-        image = np.ascontiguousarray(Orientation.of(frame).apply(rgb))
+        image = np.ascontiguousarray((self._orientation or Orientation.of(frame)).apply(rgb))
         if image.shape[:2] != self._frame_size:  # the resolution changed within the stream
             image = resize(image, self._frame_size, "bilinear")
         return image if self._size is None else resize(image, self._size, self._filter)

@@ -39,8 +39,9 @@ Packet: TypeAlias = "av.Packet[VideoStream]"
 class PacketReader:
     """One open container, read from any packet of the table. Use as a context manager."""
 
-    def __init__(self, path: Path, limits: MediaLimits, *, threads: int) -> None:
+    def __init__(self, path: Path, limits: MediaLimits, clock: WallClock, *, threads: int) -> None:
         self.name = str(path)
+        self._clock = clock
         self.container: InputContainer = open_container(path, limits)
         try:
             self.stream = video_stream(self.container, self.name, limits)
@@ -123,6 +124,7 @@ class PacketReader:
         """Yield this stream's packets; an unreadable rest ends the iteration, as in the index."""
         try:
             for packet in self.container.demux(self.stream):
+                self._clock.check()  # also while reading up to where decoding starts
                 if packet.size:
                     yield packet
         except (av.error.FFmpegError, MemoryError, UnicodeError):
@@ -141,7 +143,6 @@ def decode_span(
     table: PacketTable,
     rows: tuple[int, int],
     wanted: Container[int],
-    clock: WallClock,
     *,
     skip: bool = True,
 ) -> Frames:
@@ -152,13 +153,11 @@ def decode_span(
         table: its packets.
         rows: first (a sync packet) and last row, inclusive.
         wanted: frame indices to yield.
-        clock: stops a decode that takes too long.
         skip: leave frames out that nothing needs.
     """
     first, last = rows
     skip = skip and reader.codec.name in _SKIP_NONREF
     for row, packet in reader.read_from(table, first):
-        clock.check()
         if skip:
             needed = table.frame_of(packet.pts) in wanted
             reader.codec.skip_frame = "DEFAULT" if needed else "NONREF"
@@ -175,20 +174,17 @@ def decode_span(
     reader.codec.flush_buffers()
 
 
-def decode_linear(
-    reader: PacketReader, wanted: Container[int], stop: int, clock: WallClock
-) -> Frames:
+def decode_linear(reader: PacketReader, wanted: Container[int], stop: int) -> Frames:
     """Decode a fresh container from its start and count frames: for files without usable times."""
     index = 0
     packets = reader.read_all()
     while True:
-        clock.check()
         packet = next(packets, None)
         for frame in reader.send(packet):
             if index in wanted:
                 yield index, frame
             index += 1
-        if packet is None or index >= stop:
+        if packet is None or index > stop:
             return
 
 
@@ -214,7 +210,6 @@ def decode_groups(
     table: PacketTable,
     groups: Sequence[tuple[int, int, list[int]]],
     emit: Callable[[int, av.VideoFrame], None],
-    clock: WallClock,
 ) -> None:
     """Decode groups and hand each wanted frame to `emit` once; a second try starts a group earlier."""
     for first, last, members in groups:
@@ -223,7 +218,7 @@ def decode_groups(
             if attempt:
                 first = table.sync_before(first)
             for index, frame in decode_span(
-                reader, table, (first, last), frozenset(waiting), clock, skip=attempt == 0
+                reader, table, (first, last), frozenset(waiting), skip=attempt == 0
             ):
                 if index in waiting:
                     waiting.discard(index)

@@ -42,16 +42,18 @@ class FileVideo(Video):
         self._path = path
         self._table = indexed.table
         self._first_seconds = indexed.first_seconds
+        self._orientation = indexed.orientation
         self._cpus = os.cpu_count() or 1
 
     def _clock(self, what: str) -> WallClock:
         return WallClock(self._limits, f"{what} {self._name!r}")
 
-    def _reader(self, threads: int) -> PacketReader:
-        return PacketReader(self._path, self._limits, threads=threads)
+    def _reader(self, clock: WallClock, threads: int) -> PacketReader:
+        return PacketReader(self._path, self._limits, clock, threads=threads)
 
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
-        return RgbConverter((self._index.height, self._index.width), check_size(size), filter)
+        frame_size = (self._index.height, self._index.width)
+        return RgbConverter(frame_size, check_size(size), filter, self._orientation)
 
     def _decode(
         self, indices: list[int], size: tuple[int, int] | None, filter: Filter, put: Put
@@ -60,8 +62,11 @@ class FileVideo(Video):
         table = self._table
         if table is None:
             convert = self._converter(size, filter)
-            with self._reader(min(self._cpus, _MAX_THREADS)) as reader, media_errors(self._name):
-                for index, frame in decode_linear(reader, set(indices), indices[-1], clock):
+            with (
+                self._reader(clock, min(self._cpus, _MAX_THREADS)) as reader,
+                media_errors(self._name),
+            ):
+                for index, frame in decode_linear(reader, set(indices), indices[-1]):
                     put(index, convert(frame), frame.is_corrupt)
             return
         groups = plan_groups(table, indices)
@@ -74,8 +79,8 @@ class FileVideo(Video):
             def emit(index: int, frame: av.VideoFrame) -> None:
                 put(index, convert(frame), frame.is_corrupt)
 
-            with self._reader(threads) as reader, media_errors(self._name):
-                decode_groups(reader, table, share, emit, clock)
+            with self._reader(clock, threads) as reader, media_errors(self._name):
+                decode_groups(reader, table, share, emit)
 
         if workers == 1:
             work(groups)
@@ -84,16 +89,16 @@ class FileVideo(Video):
             for done in [pool.submit(work, share) for share in split_evenly(groups, workers)]:
                 done.result()
 
-    def _frames(self, reader: PacketReader, start: int, stop: int, clock: WallClock) -> Frames:
+    def _frames(self, reader: PacketReader, start: int, stop: int) -> Frames:
         """Decode frames [start, stop) in order; `reader` must be fresh where there is no table."""
         wanted = range(start, stop)
         if self._table is None:
-            frames = decode_linear(reader, wanted, stop - 1, clock)
+            frames = decode_linear(reader, wanted, stop - 1)
         else:
             rows = self._table.packet_of_frame[start:stop]
             # The first frames on screen may be stored after ones of an earlier group.
             first = min(self._table.start_of(int(row)) for row in rows[:16])
-            frames = decode_span(reader, self._table, (first, int(rows.max())), wanted, clock)
+            frames = decode_span(reader, self._table, (first, int(rows.max())), wanted)
         return in_order(frames, start, self._missing.add, stop)
 
     def forward(
@@ -111,8 +116,8 @@ class FileVideo(Video):
         if start == stop:
             return
         clock = self._clock("decoding")
-        with self._reader(min(self._cpus, _MAX_THREADS)) as reader:
-            for index, frame in self._frames(reader, start, stop, clock):
+        with self._reader(clock, min(self._cpus, _MAX_THREADS)) as reader:
+            for index, frame in self._frames(reader, start, stop):
                 with media_errors(self._name):
                     image = convert(frame)
                 with clock.paused():
@@ -139,9 +144,9 @@ class FileVideo(Video):
                 group = int(sync[np.searchsorted(sync, end - 1, side="right") - 1])
                 begin = max(group, stop + 1, end - self._limits.max_frames_held)
                 if reader is None:
-                    reader = self._reader(min(self._cpus, _MAX_THREADS))
+                    reader = self._reader(clock, min(self._cpus, _MAX_THREADS))
                 with media_errors(self._name):
-                    held = [(i, convert(f)) for i, f in self._frames(reader, begin, end, clock)]
+                    held = [(i, convert(f)) for i, f in self._frames(reader, begin, end)]
                 if (
                     self._table is None
                 ):  # counted from the start: each piece needs a fresh container

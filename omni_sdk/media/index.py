@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from omni_sdk.errors import LimitError, MediaError
 from omni_sdk.media.convert import Orientation
 from omni_sdk.media.decode import PacketReader, decode_linear
+from omni_sdk.media.exif import exif_orientation
 from omni_sdk.media.frames import VideoIndex
 from omni_sdk.media.limits import MediaLimits, WallClock
 from omni_sdk.media.packets import Demuxed, PacketTable, demux
@@ -26,12 +27,14 @@ class IndexedFile:
         table: its packets, or None where frames are found by decoding from the start.
         first_seconds: container time of frame 0; the sound is aligned with it.
         has_audio: whether there is a sound stream.
+        orientation: of a still image; None: each frame says its own.
     """
 
     index: VideoIndex
     table: PacketTable | None
     first_seconds: float
     has_audio: bool
+    orientation: Orientation | None
 
 
 def index_file(path: Path, limits: MediaLimits) -> IndexedFile:
@@ -54,7 +57,17 @@ def index_file(path: Path, limits: MediaLimits) -> IndexedFile:
     sync = np.searchsorted(ticks, table.pts[table.sync_rows])
     sync = np.unique(np.append(sync[sync < len(ticks)], 0))
     index = _public_index(path, limits, seconds, sync, first, found)
-    return IndexedFile(index, table, float(ticks[0] * found.time_base), found.has_audio)
+    return IndexedFile(
+        index,
+        table,
+        float(ticks[0] * found.time_base),
+        found.has_audio,
+        _still_orientation(path, found),
+    )
+
+
+def _still_orientation(path: Path, found: Demuxed) -> Orientation | None:
+    return Orientation.of_exif(exif_orientation(path)) if found.is_image else None
 
 
 def _public_index(
@@ -76,7 +89,7 @@ def _public_index(
             f"{str(path)!r} lasts {duration:.0f} s, more than "
             f"max_duration_seconds={limits.max_duration_seconds:g}"
         )
-    orientation = Orientation.of(first)
+    orientation = _still_orientation(path, found) or Orientation.of(first)
     height, width = first.height, first.width
     return VideoIndex(
         pts_seconds=seconds,
@@ -103,10 +116,9 @@ def _decodable_head(
     last = max(first_sync, int(rows[doubtful].max(initial=0)))
     seen: set[int] = set()
     first: av.VideoFrame | None = None
-    with PacketReader(path, limits, threads=1) as reader:
+    with PacketReader(path, limits, clock, threads=1) as reader:
         packets = reader.read_all()
         for row, packet in enumerate(packets):
-            clock.check()
             frames = reader.send(packet)
             if row >= last and (doubtful.any() or row == len(table) - 1):
                 frames += reader.send(None)
@@ -129,9 +141,9 @@ def _index_by_decoding(
     ticks: list[int | None] = []
     sync: list[int] = []
     first: av.VideoFrame | None = None
-    with PacketReader(path, limits, threads=1) as reader:
+    with PacketReader(path, limits, clock, threads=1) as reader:
         everything = range(limits.max_frames + 1)
-        for index, frame in decode_linear(reader, everything, limits.max_frames, clock):
+        for index, frame in decode_linear(reader, everything, limits.max_frames):
             if index >= limits.max_frames:
                 raise LimitError(
                     f"{str(path)!r} has more than max_frames={limits.max_frames} frames"
@@ -152,4 +164,5 @@ def _index_by_decoding(
             seconds[n] = seconds[n - 1] + step
     seconds = np.maximum.accumulate(seconds)
     index_ = _public_index(path, limits, seconds, np.unique([0, *sync]), first, found)
-    return IndexedFile(index_, None, float(start * found.time_base), found.has_audio)
+    orientation = _still_orientation(path, found)
+    return IndexedFile(index_, None, float(start * found.time_base), found.has_audio, orientation)

@@ -12,7 +12,7 @@ from omni_sdk.stages import Observation, Reasoner
 
 if TYPE_CHECKING:
     from omni_sdk.manifest import SamplingSpec
-    from omni_sdk.media.source import Video
+    from omni_sdk.media.video import Video
     from omni_sdk.timing import Stopwatch
 
 

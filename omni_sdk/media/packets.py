@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from omni_sdk.errors import LimitError, MediaError
 from omni_sdk.media.container import media_errors, open_container, video_stream
+from omni_sdk.media.h264 import nal_length_size, starts_cleanly
 from omni_sdk.media.limits import MediaLimits, WallClock
 
 # Codecs whose every packet gives exactly one frame (or none when damaged), checked against a full decode
@@ -114,6 +115,7 @@ class Demuxed:
         has_audio: whether there is a sound stream.
         truncated: whether the file holds less than it promises.
         average_fps: the container's figure, 0 where unknown.
+        is_image: whether it is a still image.
     """
 
     table: PacketTable | None
@@ -124,6 +126,7 @@ class Demuxed:
     has_audio: bool
     truncated: bool
     average_fps: float
+    is_image: bool
 
 
 def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
@@ -139,8 +142,11 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
         stream = video_stream(container, name, limits)
         seconds = (container.duration or 0) / 1e6
         _check_duration(name, seconds, limits)
+        length_size = nal_length_size(stream.codec_context.extradata)
+        is_h264 = stream.codec_context.name == "h264"
         rows: list[tuple[int | None, int | None, int, int, bool, bool]] = []
         end_seconds = 0.0  # of any stream
+        skipped = 0  # AVI repeats a picture with an empty packet
         damaged = False
         last_is_corrupt = False
         start = (container.start_time or 0) / 1e6
@@ -156,16 +162,20 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
             if packet is None:
                 break
             if packet.size == 0:
+                skipped += packet.stream_index == stream.index and packet.pts is not None
                 continue
             if packet.pts is not None and packet.time_base is not None:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - start
                 end_seconds = max(end_seconds, end)
             if packet.stream_index != stream.index:
                 continue
+            is_sync = packet.is_keyframe
+            if is_sync and is_h264:
+                is_sync = starts_cleanly(bytes(packet), length_size)
             rows.append(
                 (
                     *(packet.pts, packet.dts, packet.duration or 0, packet.size),
-                    *(packet.is_keyframe, not packet.is_discard),
+                    *(is_sync, not packet.is_discard),
                 )
             )
             last_is_corrupt = packet.is_corrupt
@@ -177,7 +187,11 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
         if not rows:
             raise MediaError(f"{name!r}: its video stream holds no frame")
         table, last_duration = _table(rows, stream.codec_context.name)
-        promised_short = _is_short(container, stream, rows, end_seconds)
+        short = _is_short(container, stream, rows, end_seconds)
+        if container.format.name == "avi":
+            short = short or stream.frames > len(rows) + skipped
+            if stream.codec_context.has_b_frames:  # AVI knows no presentation times
+                table = None
         return Demuxed(
             table=table,
             num_packets=len(rows),
@@ -185,8 +199,9 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
             last_duration=last_duration,
             codec=stream.codec_context.name,
             has_audio=bool(container.streams.audio),
-            truncated=damaged or promised_short,
+            truncated=damaged or short,
             average_fps=float(stream.average_rate or 0),
+            is_image=container.format.name.endswith("_pipe"),
         )
     finally:
         container.close()
@@ -240,8 +255,6 @@ def _is_short(
         step = (max(times) - min(times)) / max(len(times) - 1, 1)
         end = max(r[0] + max(r[2], 1) for r in rows if r[0] is not None)
         promised = (stream.start_time or 0) + stream.duration
-        if promised - end > 2 * step + 1:
-            return True
-        return stream.frames > 2 * len(rows) and container.format.name == "avi"
+        return promised - end > 2 * step + 1
     promised_seconds = (container.duration or 0) / 1e6
     return promised_seconds - end_seconds > 0.5

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.media.source import open_source
-from omni_sdk.media.writers import OverlayWriter, write_indexed_png
+from omni_sdk.media.writers import OverlayWriter, label_map, write_indexed_png
 
 if TYPE_CHECKING:
     from omni_sdk.results import MaskTrack, Result
+
+SOUND_HZ = 44_100
+"""Sampling rate of an overlay's sound."""
 
 
 def save_result(result: Result, directory: Path, *, masks: bool, overlay: bool) -> Path:
@@ -23,7 +26,7 @@ def save_result(result: Result, directory: Path, *, masks: bool, overlay: bool) 
         result: of a pipeline call.
         directory: made if missing.
         masks: write masks/NNNNN.png per frame, indexed by object id (0 background; where objects
-            overlap the lower id is in front).
+            overlap the higher id is in front).
         overlay: write overlay.mp4, the source with its masks drawn on it.
 
     Raises:
@@ -34,9 +37,7 @@ def save_result(result: Result, directory: Path, *, masks: bool, overlay: bool) 
     if masks and result.tracks:
         (directory / "masks").mkdir(exist_ok=True)
         for index, found in _by_frame(result):
-            labels = np.zeros(result.tracks[0].size, np.uint8)
-            for object_id, mask in reversed(found):
-                labels[mask] = min(object_id, 255)
+            labels = label_map(dict(found), result.tracks[0].size)
             write_indexed_png(directory / "masks" / f"{index:05d}.png", labels)
     if overlay:
         _write_overlay(result, directory / "overlay.mp4")
@@ -62,6 +63,9 @@ def _masks_at(tracks: tuple[MaskTrack, ...], index: int) -> list[tuple[int, NDAr
 def _write_overlay(result: Result, path: Path) -> None:
     with open_source(result.source) as video:
         info = video.info
-        with OverlayWriter(path, info.height, info.width, fps=info.average_fps) as writer:
+        size = (info.height, info.width)
+        sound = video.audio(SOUND_HZ) if info.has_audio else None
+        with OverlayWriter(path, size=size, fps=info.average_fps, sound=sound) as writer:
             for frame in video.forward(0, info.num_frames):
-                writer.write(frame.image, dict(_masks_at(result.tracks, frame.frame_index)))
+                masks = dict(_masks_at(result.tracks, frame.frame_index))
+                writer.write(frame.image, masks, pts_seconds=frame.pts_seconds)

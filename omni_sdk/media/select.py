@@ -12,9 +12,9 @@ Strategy = Literal["linspace", "bins"]
 
 
 def linspace_indices(num_frames: int, count: int) -> NDArray[np.int64]:
-    """Return round(linspace(0, num_frames - 1, count)), as qwen-omni-utils does with torch.
+    """Return round(linspace(0, num_frames - 1, count)), half to even, as qwen-omni-utils.
 
-    torch.linspace works in float32 from both ends and rounds half to even; so does this.
+    In exact integers: torch and numpy round some ties the wrong way in floating point.
 
     Args:
         num_frames: frames in the video, at least 1.
@@ -23,14 +23,10 @@ def linspace_indices(num_frames: int, count: int) -> NDArray[np.int64]:
     Returns:
         (count,) int64 indices.
     """
-    last = np.float32(num_frames - 1)
-    if count == 1:
-        return np.zeros(1, np.int64)
-    step = last / np.float32(count - 1)
-    k = np.arange(count)
-    ahead = step * k.astype(np.float32)
-    behind = last - step * (count - 1 - k).astype(np.float32)
-    return np.rint(np.where(k < count // 2, ahead, behind)).astype(np.int64)
+    whole, rest = np.divmod(np.arange(count) * (num_frames - 1), max(count - 1, 1))
+    up = (2 * rest > count - 1) | ((2 * rest == count - 1) & (rest > 0) & (whole % 2 == 1))
+    indices: NDArray[np.int64] = (whole + up).astype(np.int64)
+    return indices
 
 
 def frames_at(pts_seconds: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.int64]:

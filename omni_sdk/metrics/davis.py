@@ -2,7 +2,7 @@
 
 Source of every formula: davis2017-evaluation (github.com/davisvideochallenge), `metrics.py` and
 `utils.py`; the copies in the MeViS and ReVOS evaluators are the same formulas. J and F here equal them
-exactly, without OpenCV or scikit-image.
+exactly, without OpenCV or scikit-image: the counting is `omni_sdk.dus.masks`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from omni_sdk.dus.masks import boundary_match, mask_iou
 from omni_sdk.errors import DatasetError
-from omni_sdk.metrics._boundary import boundary_match
 
 RECALL_THRESHOLD = 0.5
 DECAY_BINS = 4
@@ -50,9 +50,7 @@ def region_similarity(pred: ArrayLike, gt: ArrayLike, void: ArrayLike | None = N
     Raises:
         DatasetError: the masks are not 2-D or differ in size.
     """
-    first, second = _fitting(pred, gt, void)
-    union = int(np.count_nonzero(first | second))
-    return int(np.count_nonzero(first & second)) / union if union else 1.0
+    return mask_iou(*_fitting(pred, gt, void))
 
 
 def boundary_f(

@@ -115,7 +115,7 @@ def score_unsupervised(pred: Sequence[ArrayLike], gt: Sequence[ArrayLike]) -> Se
         DatasetError: numbers of frames or sizes differ, no object, or more than 20 proposals.
     """
     # Imported here: the assignment belongs to the tracker.
-    from omni_sdk.dus.assignment import assign
+    from omni_sdk.dus.assignment import linear_assignment
 
     count = _num_objects(pred, gt)
     pairs = [_maps(a, b) for a, b in zip(pred, gt, strict=True)]
@@ -137,8 +137,8 @@ def score_unsupervised(pred: Sequence[ArrayLike], gt: Sequence[ArrayLike]) -> Se
     padding = [0] * max(0, count - proposals)
     order = [*range(1, proposals + 1), *padding]
     score = values.mean(axis=(0, 3))[order]
-    rows = {column: row for row, column in assign(-score)}
-    chosen = [order[rows[column]] for column in range(count)]
+    rows, objects = linear_assignment(-score)
+    chosen = [order[rows[k]] for k in np.argsort(objects)]
     picked = values[:, chosen, np.arange(count)]
     return SequenceScores(picked[0], picked[1], tuple(chosen))
 

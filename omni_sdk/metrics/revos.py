@@ -23,6 +23,7 @@ from omni_sdk.metrics.davis import boundary_f, region_similarity
 from omni_sdk.metrics.expressions import frame_pairs
 
 REFERRING, REASONING, NO_TARGET = 0, 1, 2
+KINDS = ("referring", "reasoning", "no_target")
 
 
 @dataclass(frozen=True, slots=True)

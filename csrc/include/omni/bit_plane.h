@@ -35,7 +35,7 @@ struct BitPlane {
 
   int64_t lines;
   int64_t length;
-  int64_t words;  // per line
+  int64_t words = 0;  // per line
   std::vector<uint64_t> bits;
 };
 

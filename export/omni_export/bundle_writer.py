@@ -1,0 +1,207 @@
+"""Checkpoints -> a bundle: export both halves into a temporary directory, check parity, rename."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import onnx
+from omni_sdk import __version__
+from omni_sdk.bundle import MANIFEST, Bundle, write_manifest
+from omni_sdk.engines.onnx import OnnxLoader
+from omni_sdk.errors import BundleError
+from omni_sdk.hf.checkpoint import HUB_FILES, license_of, load_thinker
+from omni_sdk.hub import resolve
+from omni_sdk.manifest import SCHEMA_VERSION, FileSpec, Manifest, SourceSpec
+
+from omni_export.onnx_export import check_operators, export_graph
+from omni_export.parity import check_parity, thinker_parity
+from omni_export.thinker_graphs import thinker_plans
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What to export, and how.
+
+    Attributes:
+        grs: checkpoint of the thinker: a directory or a hub id; None: no reasoner.
+        dus: checkpoint of SAM 2.1, likewise; None: no tracker.
+        name: the bundle's name, lower-case letters, digits and ".", "_", "-"; None: the directory's.
+        description: one sentence for `omni-sdk inspect`.
+        licenses: licence of a half ("grs", "dus") where its model card names none.
+        revisions: revision of a half on the hub.
+        local_files_only: never use the network.
+        compact: store weights as float16 where that is exact.
+        force: replace an existing bundle.
+    """
+
+    grs: str | None = None
+    dus: str | None = None
+    name: str | None = None
+    description: str = ""
+    licenses: dict[str, str] = field(default_factory=dict)
+    revisions: dict[str, str] = field(default_factory=dict)
+    local_files_only: bool = False
+    compact: bool = False
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.grs is None and self.dus is None:
+            raise ValueError("nothing to export: name a checkpoint for grs, dus or both")
+
+
+def export_bundle(
+    out: Path, options: ExportOptions, progress: Progress = lambda _: None
+) -> Manifest:
+    """Export checkpoints into a new bundle; an interrupted or refused export leaves nothing behind.
+
+    Args:
+        out: the bundle's directory.
+        options: what to export.
+        progress: told of each step in a line of text.
+
+    Returns:
+        The manifest as written, parity rows included.
+
+    Raises:
+        BundleError: `out` exists, or a checkpoint is incomplete or of an unknown layout.
+        ParityError: a graph is not what torch computes.
+    """
+    name = options.name or out.resolve().name.lower()
+    if not _NAME.fullmatch(name):
+        raise BundleError(f"{name!r} is no bundle name; expected e.g. 'my-model', pass a name")
+    _check_target(out, force=options.force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        directory = Path(temporary) / "bundle"
+        directory.mkdir()
+        draft = Manifest(
+            schema_version=SCHEMA_VERSION,
+            name=name,
+            version=__version__,
+            license="",
+            description=options.description,
+            sources={},
+            files={},
+            graphs={},
+        )
+        if options.grs is not None:
+            draft = _add_thinker(draft, directory, options, progress)
+        if options.dus is not None:
+            draft = _add_tracker(draft, directory, options, progress)
+        licenses = sorted({source.license for source in draft.sources.values()})
+        progress("writing the manifest")
+        manifest = write_manifest(directory, replace(draft, license=" AND ".join(licenses)))
+        Bundle.open(directory)
+        _move(directory, out, Path(temporary) / "replaced")
+    return manifest
+
+
+def validate_bundle(directory: Path) -> Bundle:
+    """Open a bundle as a user would, load every graph, and check its operators and recorded parity.
+
+    Raises:
+        BundleError: the directory is not a sound bundle.
+        EngineError: onnxruntime refuses a graph.
+        ParityError: a recorded comparison is out of tolerance.
+    """
+    bundle = Bundle.open(directory)
+    loader = OnnxLoader("cpu", threads=1)
+    for name, spec in bundle.manifest.graphs.items():
+        check_operators(onnx.load(str(bundle.path(spec.file)), load_external_data=False), name)
+        loader.load(bundle, name)
+    check_parity(bundle.manifest.parity)
+    return bundle
+
+
+def _add_thinker(
+    draft: Manifest, directory: Path, options: ExportOptions, progress: Progress
+) -> Manifest:
+    assert options.grs is not None
+    progress(f"reading {options.grs}")
+    checkpoint = load_thinker(
+        options.grs,
+        revision=options.revisions.get("grs"),
+        local_files_only=options.local_files_only,
+    )
+    shutil.copyfile(checkpoint.tokenizer, directory / "tokenizer.json")
+    graphs = {}
+    for plan in thinker_plans(checkpoint.model, checkpoint.spec):
+        progress(f"exporting {plan.name}")
+        graphs[plan.name] = export_graph(plan, directory, compact=options.compact)
+    files = ("tokenizer.json", *(f for spec in graphs.values() for f in (spec.file, *spec.data)))
+    source = _with_license(checkpoint.source, options, "grs")
+    draft = replace(
+        draft,
+        sources=draft.sources | {"grs": source},
+        graphs=draft.graphs | graphs,
+        grs=checkpoint.spec,
+        # Parity needs the names; sizes and hashes follow when the directory is complete.
+        files=draft.files | {name: FileSpec(0, "") for name in files},
+    )
+    progress("checking the thinker's parity with transformers")
+    rows = thinker_parity(checkpoint.model, Bundle(directory, draft), OnnxLoader("cpu"))
+    check_parity(rows)
+    return replace(draft, parity=(*draft.parity, *rows))
+
+
+def _add_tracker(
+    draft: Manifest, directory: Path, options: ExportOptions, progress: Progress
+) -> Manifest:
+    from omni_export.sam2_graphs import export_tracker
+
+    assert options.dus is not None
+    checkpoint = resolve(
+        options.dus,
+        revision=options.revisions.get("dus"),
+        local_files_only=options.local_files_only,
+        allow_patterns=HUB_FILES,
+    )
+    progress(f"exporting the tracker of {options.dus}, with parity checks")
+    spec, graphs, rows = export_tracker(
+        checkpoint, directory, loader=OnnxLoader("cpu"), exact_halves=options.compact
+    )
+    check_parity(rows)
+    source = SourceSpec(
+        checkpoint=checkpoint.name if Path(options.dus).is_dir() else options.dus,
+        revision=options.revisions.get("dus"),
+        license=license_of(checkpoint),
+    )
+    return replace(
+        draft,
+        sources=draft.sources | {"dus": _with_license(source, options, "dus")},
+        graphs=draft.graphs | graphs,
+        dus=spec,
+        parity=(*draft.parity, *rows),
+    )
+
+
+def _with_license(source: SourceSpec, options: ExportOptions, half: str) -> SourceSpec:
+    return replace(source, license=options.licenses.get(half, source.license))
+
+
+def _check_target(out: Path, *, force: bool) -> None:
+    if not (out.exists() or out.is_symlink()):
+        return
+    if not force:
+        raise BundleError(
+            f"{out}: exists; choose another directory, or --force to replace a bundle"
+        )
+    # Only a bundle is ever replaced: a mistyped path must not cost anyone a directory.
+    if out.is_symlink() or not (out / MANIFEST).is_file():
+        raise BundleError(f"{out}: exists and is not a bundle; it is left alone")
+
+
+def _move(directory: Path, out: Path, aside: Path) -> None:
+    """Put the finished directory in place; what it replaces is deleted only afterwards."""
+    if out.exists():
+        out.rename(aside)
+    directory.chmod(0o755)
+    directory.rename(out)

@@ -1,0 +1,68 @@
+"""From generated token ids to a completion's text, with stop texts taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from omni_sdk.grs.request import Completion
+
+
+class CompletionBuilder:
+    """Collects the tokens of one row until it ends.
+
+    Args:
+        tokenizer: decodes the tokens.
+        eos: ids that end a completion.
+        stop: texts that end a completion.
+        max_new_tokens: bound on tokens, at least 1.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, eos: Sequence[int], stop: Sequence[str], max_new_tokens: int
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._eos = frozenset(eos)
+        self._stop = tuple(stop)
+        self._max_new_tokens = max_new_tokens
+        self._ids: list[int] = []
+        self._cut: int | None = None
+        self.finish: str | None = None
+        """"eos", "stop" or "length" once the row has ended."""
+
+    def add(self, token: int) -> bool:
+        """Take the next token; return whether the row has ended. Ended rows ignore tokens."""
+        if self.finish is not None:
+            return True
+        if token in self._eos:
+            self.finish = "eos"
+            return True
+        self._ids.append(token)
+        if self._stop:
+            text = self._decode(self._ids)
+            found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+            if found:
+                self.finish, self._cut = "stop", min(found)
+        if self.finish is None and len(self._ids) >= self._max_new_tokens:
+            self.finish = "length"
+        return self.finish is not None
+
+    def build(self, prefill_ms: float, generate_ms: float) -> Completion:
+        """Return the completion; times are as in `Completion`."""
+        ids, text = self._ids, self._decode(self._ids)
+        if self._cut is not None:
+            text = text[: self._cut]
+            while ids and not text.startswith(self._decode(ids)):
+                ids = ids[:-1]  # a token that reaches into the stop text goes with it
+        return Completion(
+            token_ids=np.array(ids, np.int64),
+            text=text,
+            finish=self.finish or "length",
+            prefill_ms=prefill_ms,
+            generate_ms=generate_ms,
+        )
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True)

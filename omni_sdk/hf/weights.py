@@ -1,0 +1,139 @@
+"""safetensors files -> the thinker's parameters, whatever the layout's prefixes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers.initialization import no_init_weights
+
+from omni_sdk.errors import BundleError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_SHARD = re.compile(r"[A-Za-z0-9._-]+\.safetensors")
+_OTHER_PARTS = ("talker.", "token2wav.")
+_MAX_INDEX_BYTES = 64 << 20
+# Tables that older versions of transformers saved although they follow from the configuration.
+_DERIVED = re.compile(r"inv_freq$|positional_embedding$")
+_PREFIXES = (
+    (re.compile(r"^thinker\."), ""),
+    (re.compile(r"^model\.(visual|audio_tower|language_model)\."), r"\1."),
+    (re.compile(r"^model\."), "language_model."),
+)
+
+
+def canonical_name(name: str) -> str:
+    """Map a tensor's name in any published layout, or in transformers' class, to one spelling.
+
+    Full checkpoints say `thinker.model.layers..`, thinker-only ones `model.layers..`, transformers 5
+    `model.language_model.layers..`; `visual` and `audio_tower` likewise.
+    """
+    for pattern, replacement in _PREFIXES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """List the safetensors files of a checkpoint.
+
+    Raises:
+        BundleError: none, only pickles, or an index that names a file elsewhere.
+    """
+    index = directory / INDEX
+    if not index.is_file():
+        if (directory / SINGLE).is_file():
+            return [directory / SINGLE]
+        pickles = sorted(p.name for p in directory.glob("*.bin")) + sorted(
+            p.name for p in directory.glob("*.pt*")
+        )
+        if pickles:
+            raise BundleError(
+                f"{directory}: only pickled weights ({pickles[0]}), which can run code; convert them "
+                "to safetensors"
+            )
+        raise BundleError(f"{directory}: no {SINGLE} and no {INDEX}")
+    if index.stat().st_size > _MAX_INDEX_BYTES:
+        raise BundleError(f"{index}: larger than {_MAX_INDEX_BYTES} bytes")
+    try:
+        names = json.loads(index.read_bytes())["weight_map"].items()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise BundleError(f"{index}: not a weight index ({e!r})") from e
+    # Shards that hold nothing of the thinker (speech) need not be there.
+    wanted = {shard for name, shard in names if not name.startswith(_OTHER_PARTS)}
+    for shard in wanted:
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+            raise BundleError(f"{index}: {shard!r} is not a plain safetensors file name")
+        if not (directory / shard).is_file():
+            raise BundleError(f"{directory}: shard {shard} is missing")
+    return [directory / shard for shard in sorted(wanted)]
+
+
+def load_model(config: Qwen2_5OmniThinkerConfig, files: list[Path]) -> Any:
+    """Build the thinker in float32 on the CPU and fill it.
+
+    Names and shapes are compared with the files' headers before anything is allocated.
+
+    Raises:
+        BundleError: a tensor is missing, unknown, or of another shape.
+    """
+    stored = _stored(files)
+    tied = "lm_head.weight" not in stored and config.text_config.tie_word_embeddings
+    # A checkpoint that brings its own head must not share it with the embedding.
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
+    with torch.device("meta"):
+        expected = {
+            canonical_name(name): tuple(tensor.shape)
+            for name, tensor in _build(config).state_dict().items()
+        }
+    if tied:
+        del expected["lm_head.weight"]
+    if missing := sorted(expected.keys() - stored.keys()):
+        raise BundleError(
+            f"{files[0].parent}: {len(missing)} tensors are missing, e.g. {missing[0]}"
+        )
+    for name, (shape, file) in stored.items():
+        if name not in expected:
+            raise BundleError(f"{file}: unknown tensor {name}")
+        if shape != expected[name]:
+            raise BundleError(f"{file}: {name} is {shape}, the configuration says {expected[name]}")
+    with no_init_weights():
+        model = _build(config)
+    targets = {canonical_name(name): tensor for name, tensor in model.state_dict().items()}
+    for file in files:
+        with safe_open(file, framework="pt") as reader, torch.no_grad():
+            for raw in reader.keys():  # noqa: SIM118 (not a mapping)
+                name = canonical_name(raw)
+                if name in targets and not raw.startswith(_OTHER_PARTS):
+                    targets[name].copy_(reader.get_tensor(raw))
+    if tied:
+        model.tie_weights()
+    return model.eval()
+
+
+def _build(config: Qwen2_5OmniThinkerConfig) -> Any:
+    return Qwen2_5OmniThinkerForConditionalGeneration._from_config(
+        config, attn_implementation="sdpa", dtype=torch.float32
+    )
+
+
+def _stored(files: list[Path]) -> dict[str, tuple[tuple[int, ...], Path]]:
+    stored: dict[str, tuple[tuple[int, ...], Path]] = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as reader:
+                for raw in reader.keys():  # noqa: SIM118 (not a mapping)
+                    name = canonical_name(raw)
+                    if raw.startswith(_OTHER_PARTS) or _DERIVED.search(name):
+                        continue
+                    if name in stored:
+                        raise BundleError(f"{file}: {raw} is there twice")
+                    stored[name] = (tuple(reader.get_slice(raw).get_shape()), file)
+        except (SafetensorError, OSError) as e:
+            raise BundleError(f"{file}: not a safetensors file: {e}") from e
+    return stored

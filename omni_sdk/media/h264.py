@@ -1,0 +1,85 @@
+"""Which H.264 packets decoding can really start at.
+
+Containers also mark as sync frames the starts of a gradual refresh, from which the picture is whole only
+some frames later (recovery point SEI with recovery_frame_cnt > 0, ITU-T H.264 D.2.8). libavcodec
+drops the frames before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_SLICE, _IDR, _SEI = 1, 5, 6
+_RECOVERY_POINT = 6
+_HEAD_BYTES = 1 << 14  # parameter sets and SEI come first and are small
+
+
+def nal_length_size(extradata: bytes | None) -> int:
+    """Return the bytes of the length in front of each NAL unit, 0 for start codes (Annex B)."""
+    if extradata and len(extradata) >= 7 and extradata[0] == 1:
+        return (extradata[4] & 3) + 1
+    return 0
+
+
+def starts_cleanly(packet: bytes, length_size: int) -> bool:
+    """Tell whether a packet is an IDR picture or a recovery point whose first picture is whole.
+
+    Args:
+        packet: one access unit.
+        length_size: as from `nal_length_size`.
+    """
+    exact = False
+    for nal in _nal_units(packet, length_size):
+        kind = nal[0] & 31
+        if kind == _IDR:
+            return True
+        if kind == _SEI:
+            exact = exact or _recovery_count(nal[1:]) == 0
+        elif kind == _SLICE:
+            return exact
+    return exact
+
+
+def _nal_units(packet: bytes, length_size: int) -> Iterator[bytes]:
+    """Yield the (start of) each NAL unit; ends at anything that does not fit."""
+    if length_size:
+        at = 0
+        while at + length_size < len(packet):
+            size = int.from_bytes(packet[at : at + length_size], "big")
+            at += length_size
+            if size:
+                yield packet[at : at + min(size, _HEAD_BYTES)]
+            at += size
+        return
+    at = packet.find(b"\x00\x00\x01")
+    while at >= 0:
+        following = packet.find(b"\x00\x00\x01", at + 3, at + _HEAD_BYTES)
+        nal = packet[at + 3 : following if following >= 0 else at + _HEAD_BYTES]
+        if nal:
+            yield nal
+        at = following
+
+
+def _recovery_count(sei: bytes) -> int | None:
+    """Return recovery_frame_cnt of a SEI NAL unit's payloads, None without a recovery point."""
+    payloads = sei.replace(b"\x00\x00\x03", b"\x00\x00")  # emulation prevention
+    at = 0
+    while at + 2 < len(payloads):
+        values = []
+        for _ in range(2):  # payload type, then size: runs of 255 and a last byte
+            value = 0
+            while at < len(payloads) and payloads[at] == 255:
+                value += 255
+                at += 1
+            if at >= len(payloads):
+                return None
+            values.append(value + payloads[at])
+            at += 1
+        kind, size = values
+        if kind == _RECOVERY_POINT:
+            bits = "".join(f"{byte:08b}" for byte in payloads[at : at + min(size, 8)])
+            zeros = len(bits) - len(bits.lstrip("0"))
+            code = bits[zeros : 2 * zeros + 1]  # ue(v)
+            return int(code, 2) - 1 if len(code) == zeros + 1 else None
+        at += size
+    return None

@@ -1,0 +1,189 @@
+"""A tiny random SAM 2 of the real classes, exported once, and clips for it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omni_export.sam2_graphs import export_tracker
+from transformers import Sam2VideoConfig, Sam2VideoModel
+
+from omni_sdk import bundle as bundles
+from omni_sdk.bundle import Bundle
+from omni_sdk.dus.tracker import Sam2Tracker
+from omni_sdk.engines.onnx import OnnxLoader
+from omni_sdk.hf.tracker import HfTracker
+from omni_sdk.manifest import SCHEMA_VERSION, Manifest
+
+SIDE = 128
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def tiny_config(side: int) -> Sam2VideoConfig:
+    """1.4 M parameters; 128 channels, so that a pointer is split into two tokens as in real ones (four)."""
+    channels = 128
+    backbone = {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": 16,
+        "num_attention_heads": 1,
+        "image_size": [side, side],
+        "blocks_per_stage": [1, 1, 2, 1],
+        "embed_dim_per_stage": [16, 32, 48, 64],
+        "num_attention_heads_per_stage": [1, 2, 3, 4],
+        "window_size_per_stage": [8, 4, 4, 2],
+        "global_attention_blocks": [3],
+        "window_positional_embedding_background_size": [4, 4],
+    }
+    vision = {
+        "backbone_config": backbone,
+        "backbone_channel_list": [64, 48, 32, 16],
+        "backbone_feature_sizes": [[side // 4] * 2, [side // 8] * 2, [side // 16] * 2],
+        "fpn_hidden_size": channels,
+        "fpn_top_down_levels": [2, 3],
+    }
+    decoder = {
+        "hidden_size": channels,
+        "num_attention_heads": 4,
+        "mlp_dim": 128,
+        "iou_head_hidden_dim": channels,
+    }
+    return Sam2VideoConfig(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": channels, "image_size": side},
+        mask_decoder_config=decoder,
+        image_size=side,
+        memory_attention_hidden_size=channels,
+        memory_attention_num_layers=2,
+        memory_attention_feed_forward_hidden_size=128,
+        memory_attention_rope_feat_sizes=[side // 16] * 2,
+        memory_encoder_hidden_size=channels,
+        mask_downsampler_embed_dim=channels,
+        memory_fuser_embed_dim=channels,
+        memory_fuser_intermediate_dim=128,
+    )
+
+
+def random_model(side: int = SIDE, seed: int = 0) -> Sam2VideoModel:
+    """A model whose every weight matters: upstream starts many at zero or at a scale near zero."""
+    torch.manual_seed(seed)
+    model = Sam2VideoModel(tiny_config(side)).eval()
+    draw = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("scale"):
+                weight.fill_(0.2)
+            elif weight.ndim >= 2 and (not weight.any() or "no_object_pointer" in name):
+                weight.normal_(0, 0.1, generator=draw)
+            elif weight.ndim == 1 and name.endswith("bias"):
+                weight.normal_(0, 0.02, generator=draw)
+            elif weight.ndim >= 2:
+                weight.normal_(0, 1 / math.sqrt(weight[0].numel()), generator=draw)
+        fourier = torch.randn(
+            model.shared_image_embedding.positional_embedding.shape, generator=draw
+        )
+        model.shared_image_embedding.positional_embedding.copy_(fourier)
+        model.prompt_encoder.shared_embedding.positional_embedding.copy_(fourier)
+        model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(1.0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Sam2VideoModel]:
+    return random_model
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("sam2")
+    random_model().save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint: Path) -> Sam2VideoModel:
+    return Sam2VideoModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
+
+
+def export(checkpoint: Path, directory: Path, **options: bool) -> Bundle:
+    """Export a checkpoint into a complete, verified bundle that holds a tracker only."""
+    loader = OnnxLoader("cpu", threads=1)
+    spec, graphs, rows = export_tracker(checkpoint, directory, loader=loader, **options)
+    manifest = Manifest(
+        SCHEMA_VERSION, "tiny", "0", "", "", {}, {}, graphs, dus=spec, parity=tuple(rows)
+    )
+    bundles.write_manifest(directory, manifest)
+    return Bundle.open(directory)
+
+
+@pytest.fixture(scope="session")
+def export_bundle() -> Callable[..., Bundle]:
+    return export
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(checkpoint, tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="session")
+def onnx_tracker(bundle: Bundle) -> Sam2Tracker:
+    return Sam2Tracker.open(OnnxLoader("cpu", threads=1), bundle)
+
+
+@pytest.fixture(scope="session")
+def torch_tracker(checkpoint: Path) -> HfTracker:
+    return HfTracker.from_checkpoint(checkpoint)
+
+
+@pytest.fixture(scope="session", params=["onnx", "torch"])
+def tracker(request: pytest.FixtureRequest) -> Sam2Tracker:
+    found: Sam2Tracker = request.getfixturevalue(f"{request.param}_tracker")
+    return found
+
+
+@pytest.fixture(scope="session")
+def make_clip() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """(T, S, S, 3) uint8 of three textured squares that move, and their (T, 3, 4) boxes."""
+
+    def build(num_frames: int, side: int = SIDE, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        coarse = rng.uniform(60, 160, (side // 8, side // 8, 3))
+        ground = coarse.repeat(8, 0).repeat(8, 1)
+        images = np.empty((num_frames, side, side, 3), np.uint8)
+        boxes = np.empty((num_frames, 3, 4), np.float32)
+        objects = [
+            (0.1, 0.2, 0.012, 0.006, 0.25, (230, 60, 40)),
+            (0.6, 0.5, -0.008, 0.004, 0.2, (30, 40, 200)),
+            (0.3, 0.65, 0.004, -0.01, 0.18, (60, 220, 90)),
+        ]
+        for t in range(num_frames):
+            image = ground.copy()
+            for n, (x, y, vx, vy, size, colour) in enumerate(objects):
+                edge = int(size * side)
+                x0, y0 = (int((p + v * t) * side) % (side - edge) for p, v in ((x, vx), (y, vy)))
+                stripes = 25 * np.sin(np.arange(edge) / (side / 64))
+                image[y0 : y0 + edge, x0 : x0 + edge] = np.array(colour) + stripes[None, :, None]
+                boxes[t, n] = x0, y0, x0 + edge, y0 + edge
+            images[t] = image.clip(0, 255)
+        return images, boxes
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Material that lies beside the checkout on some machines."""
+    default = Path(__file__).resolve().parents[2].parent / "shared"
+    path = Path(os.environ.get("OMNI_SHARED", default))
+    if not path.is_dir():
+        pytest.skip("needs the shared material: set OMNI_SHARED to its folder")
+    return path

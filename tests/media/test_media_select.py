@@ -1,0 +1,65 @@
+"""Which frames are chosen."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from omni_sdk.media.select import bin_indices, frames_at, linspace_indices, select_frames
+
+
+@settings(deadline=None, max_examples=200)
+@given(total=st.integers(1, 20_000), count=st.integers(1, 800))
+def test_linspace_is_exact_and_torchs_but_for_ties(total, count) -> None:
+    torch = pytest.importorskip("torch")
+    ours = linspace_indices(total, count)
+    exact = [Fraction(k * (total - 1), max(count - 1, 1)) for k in range(count)]
+    assert ours.tolist() == [round(value) for value in exact]
+    theirs = torch.linspace(0, total - 1, count).round().long().numpy()
+    for value, a, b in zip(exact, ours, theirs, strict=True):
+        assert a == b or value.denominator == 2
+
+
+def test_bins_are_equal_in_time() -> None:
+    seconds = np.arange(80) / 8
+    assert bin_indices(seconds, 10.0, 20).tolist() == list(range(0, 80, 4))
+    assert bin_indices(seconds, 10.0, 3).tolist() == [0, 27, 54]  # 3.33 s -> 3.375, 6.67 -> 6.75
+    uneven = np.array([0.0, 0.1, 0.2, 3.0])  # two spans have no frame of their own
+    assert bin_indices(uneven, 4.0, 4).tolist() == [0, 2, 2, 3]
+
+
+def test_frame_on_screen() -> None:
+    seconds = np.array([0.0, 0.04, 0.08, 1.0])
+    found = frames_at(seconds, np.array([-1, 0, 0.039, 0.0400000001, 0.5, 9]))
+    assert found.tolist() == [0, 0, 0, 1, 2, 3]
+
+
+def test_ways_of_naming_frames() -> None:
+    seconds = np.arange(100) / 25
+    assert select_frames(seconds, 4.0, num_frames=24).tolist()[:3] == [0, 4, 9]
+    assert select_frames(seconds, 4.0, fps=2).tolist() == [0, 12, 25, 37, 50, 62, 75, 87]
+    assert select_frames(seconds, 4.0, fps=1000).tolist() == list(range(100))
+    assert select_frames(seconds, 4.0, times_seconds=[4.0, 0.0, 0.05]).tolist() == [99, 0, 1]
+    assert select_frames(seconds, 4.0, indices=[5, 5, 2]).tolist() == [5, 5, 2]
+    assert select_frames(seconds[:3], 0.12, num_frames=24).tolist() == [0, 1, 2]
+    assert select_frames(seconds[:3], 0.12, num_frames=24, strategy="bins").tolist() == [0, 1, 2]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    steps=st.lists(st.floats(0, 5), min_size=1, max_size=40),
+    count=st.integers(1, 60),
+    strategy=st.sampled_from(["linspace", "bins"]),
+)
+def test_choices_are_in_range_and_ascend(steps, count, strategy) -> None:
+    seconds = np.cumsum([0.0, *steps])
+    chosen = select_frames(seconds, seconds[-1] + 0.04, num_frames=count, strategy=strategy)
+    assert len(chosen) == min(count, len(seconds))
+    assert chosen[0] == 0 or strategy == "bins"
+    assert chosen.min() >= 0
+    assert chosen.max() < len(seconds)
+    assert (np.diff(chosen) >= 0).all()
