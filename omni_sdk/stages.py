@@ -127,20 +127,25 @@ class TrackerFrame:
     frame_index: int
     pts_seconds: float
     image: Image  # (S, S, 3), whatever the aspect ratio of the source, as SAM 2 wants it
+    luma: NDArray[np.uint8] | None = None  # (height, width) of the source; only where it was asked for
 
 
 class FrameSource(Protocol):
-    """Frames of a source at the tracker's size, at bounded memory, in both directions."""
+    """Frames of a source at the tracker's size, at bounded memory, in both directions.
+
+    `luma` asks for each frame's grey values at full size as well; a tracker asks for them only where
+    `TrackingConfig.stride` is not 1.
+    """
 
     height: int
     """Height in pixels of the source; masks have this size."""
     width: int
     num_frames: int
 
-    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
+    def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
         """Yield frames start, start + 1, ... stop - 1."""
 
-    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
+    def backward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
         """Yield frames start, start - 1, ... stop + 1."""
 
 
@@ -171,11 +176,15 @@ class ObjectMask:
         counts: COCO compressed RLE string of the (height, width) mask; the mask is empty where the
             object is absent.
         score: the tracker's object score (logit; > 0 means present).
+        source: "tracked" by the model, or "propagated" from a tracked frame near by.
+        confidence: in [0, 1], of a propagated mask; 1 for tracked ones.
     """
 
     object_id: int
     counts: bytes
     score: float
+    source: str = "tracked"
+    confidence: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from omni_sdk import native
 from omni_sdk.dus import carry_numpy
+from omni_sdk.errors import MediaError
+from omni_sdk.stages import TrackerFrame
 
 MAX_SIDE = 16384
 """Longest side of a frame, in pixels."""
@@ -183,9 +185,10 @@ class MaskCarrier:
         matches[alive, 2:4] = tracks[:, :2]
         belief, direction = believe(tracks)
         matches[alive, 4:7] = direction
-        self._belief[alive] = np.minimum(self._belief[alive], belief)
-        self._belief[self._belief < _LOST] = 0
-        matches[:, 7] = self._belief
+        kept = np.zeros_like(self._belief)  # arrays are replaced, never changed: a copy may go its own way
+        kept[alive] = np.minimum(self._belief[alive], belief)
+        kept[kept < _LOST] = 0
+        self._belief = matches[:, 7] = kept
         return matches
 
     def _reached(self, affine: Doubles, residuals: Doubles) -> _Box | None:
@@ -230,6 +233,22 @@ def mask_box(mask: NDArray[np.uint8], within: _Box | None = None) -> _Box | None
     if not len(rows):
         return None
     return x0 + int(columns[0]), y0 + int(rows[0]), x0 + int(columns[-1]) + 1, y0 + int(rows[-1]) + 1
+
+
+def gray(frame: TrackerFrame, size: tuple[int, int]) -> Luma:
+    """Return a tracker frame's luma, (H, W) uint8.
+
+    Raises:
+        MediaError: the frame has none, or one of another size than `size`, (height, width).
+    """
+    luma = frame.luma
+    if luma is None or luma.dtype != np.uint8 or luma.shape != tuple(size):
+        found = "none" if luma is None else f"{luma.dtype} {luma.shape}"
+        raise MediaError(
+            f"frame {frame.frame_index}: a stride other than 1 needs its luma as uint8 {tuple(size)}, "
+            f"got {found}; give the source's `forward` and `backward` the argument `luma`"
+        )
+    return luma
 
 
 def _kernels() -> Any | ModuleType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from omni_sdk.media.video import Put, Video, check_audio, check_size
 _MAX_WORKERS = 4  # containers decoded side by side; each holds its own reference frames
 _MAX_THREADS = 4  # frame threads of one decoder; each holds a frame
 
+Convert = Callable[[av.VideoFrame], tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]
+
 
 class FileVideo(Video):
     """Frames and sound of a local file. Nothing stays open between calls."""
@@ -54,6 +56,11 @@ class FileVideo(Video):
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
         frame_size = (self._index.height, self._index.width)
         return RgbConverter(frame_size, check_size(size), filter, self._orientation)
+
+    def _pictures(self, size: tuple[int, int] | None, filter: Filter, luma: bool) -> Convert:
+        """Return what turns a decoded frame into its RGB image and, where asked for, its luma."""
+        convert = self._converter(size, filter)
+        return lambda frame: (convert(frame), convert.luma(frame) if luma else None)
 
     def _decode(
         self, indices: list[int], size: tuple[int, int] | None, filter: Filter, put: Put
@@ -107,21 +114,23 @@ class FileVideo(Video):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """See `Video.forward`."""
         self._check_forward(start, stop)
-        return self._walk_forward(start, stop, self._converter(size, filter))
+        return self._walk_forward(start, stop, self._pictures(size, filter, luma))
 
-    def _walk_forward(self, start: int, stop: int, convert: RgbConverter) -> Iterator[VideoFrame]:
+    def _walk_forward(self, start: int, stop: int, convert: Convert) -> Iterator[VideoFrame]:
         if start == stop:
             return
         clock = self._clock("decoding")
         with self._reader(clock, min(self._cpus, _MAX_THREADS)) as reader:
             for index, frame in self._frames(reader, start, stop):
                 with media_errors(self._name):
-                    image = convert(frame)
+                    pictures = convert(frame)
                 with clock.paused():
-                    yield self._video_frame(index, image)
+                    yield self._video_frame(index, *pictures)
 
     def backward(
         self,
@@ -129,12 +138,14 @@ class FileVideo(Video):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """See `Video.backward`."""
         self._check_backward(start, stop)
-        return self._walk_backward(start, stop, self._converter(size, filter))
+        return self._walk_backward(start, stop, self._pictures(size, filter, luma))
 
-    def _walk_backward(self, start: int, stop: int, convert: RgbConverter) -> Iterator[VideoFrame]:
+    def _walk_backward(self, start: int, stop: int, convert: Convert) -> Iterator[VideoFrame]:
         clock = self._clock("decoding")
         sync = self._index.sync_frames
         reader: PacketReader | None = None
@@ -153,16 +164,18 @@ class FileVideo(Video):
                     reader.close()
                     reader = None
                 while held:
-                    index, image = held.pop()
+                    index, pictures = held.pop()
                     with clock.paused():
-                        yield self._video_frame(index, image)
+                        yield self._video_frame(index, *pictures)
                 end = begin
         finally:
             if reader is not None:
                 reader.close()
 
-    def _video_frame(self, index: int, image: NDArray[np.uint8]) -> VideoFrame:
-        return VideoFrame(index, float(self._index.pts_seconds[index]), image)
+    def _video_frame(
+        self, index: int, image: NDArray[np.uint8], luma: NDArray[np.uint8] | None
+    ) -> VideoFrame:
+        return VideoFrame(index, float(self._index.pts_seconds[index]), image, luma)
 
     def audio(
         self, sampling_rate: int = 16000, max_seconds: float | None = None
