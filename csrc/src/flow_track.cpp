@@ -1,6 +1,8 @@
 #include "omni/flow_track.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <stdexcept>
 
@@ -172,6 +174,14 @@ bool measure(const Patch& patch, const PaddedImage& image, double x, double y, F
   return true;
 }
 
+// Length of (x, y), weighted by the structure tensor over its larger eigenvalue.
+double seenDistance(const FlowTrack& t, double x, double y) {
+  const double half = (t.xx - t.yy) / 2.0;
+  const double largest = (t.xx + t.yy) / 2.0 + std::sqrt(half * half + t.xy * t.xy);
+  const double square = t.xx * x * x + 2.0 * t.xy * x * y + t.yy * y * y;
+  return largest > 0.0 ? std::sqrt(std::max(square, 0.0) / largest) : kInfinity;
+}
+
 }  // namespace
 
 std::vector<FlowTrack> trackPoints(const LumaView& before, const LumaView& after,
@@ -206,7 +216,7 @@ std::vector<FlowTrack> trackPoints(const LumaView& before, const LumaView& after
       // Back from there with the same weights; it must not start from the answer.
       double bx = -guesses[i].x, by = -guesses[i].y;
       if (follow(to, from, inside, x + dx, y + dy, x, y, iterations, bx, by, unused))
-        track.backward = std::sqrt((dx + bx) * (dx + bx) + (dy + by) * (dy + by));
+        track.backward = seenDistance(track, dx + bx, dy + by);
     }
     tracks.push_back(track);
   }

@@ -28,7 +28,7 @@ from omni_sdk.stages import TrackerFrame
 MAX_SIDE = 16384
 """Longest side of a frame, in pixels."""
 
-DEFAULT_POINTS = 256
+DEFAULT_POINTS = 160
 """Points followed per object, about; fewer on objects of fewer than 9 pixels per point."""
 
 _ITERATIONS = 8  # per level of the pyramid
@@ -39,6 +39,8 @@ _NEIGHBOURS = 3.0  # reach of a point's influence, in distances between points
 _MIN_REACH = 8.0
 _BACKWARD_SCALE = 0.7  # pixels
 _GREY_NOISE = 3.0
+_GRAIN = 10.0  # windows of less contrast, in grey values, count little: grain is no texture
+_LATER_LEVELS = 3  # once the motion is known
 _LOST = 0.05  # a point is given up where its belief falls below
 _TEXTURE_NOISE = 4.0  # (grey values per pixel)^2, against the larger eigenvalue of a structure tensor
 _ENOUGH = 12  # fewer points lower the confidence
@@ -110,6 +112,7 @@ class MaskCarrier:
         self._smooth = self._start.copy()  # where the fitted motion puts the points
         self._velocity = np.zeros_like(self._start)
         self._belief = np.ones(len(self._start))
+        self._contrast: Doubles | None = None  # how much each point counts for the confidence
 
     def step(self, luma: Luma) -> Carried:
         """Carry the mask to the next frame.
@@ -151,8 +154,12 @@ class MaskCarrier:
         self._velocity = smooth - self._smooth
         self._smooth, self._now = smooth, matches[:, 2:4].copy()
         self._affine, self._frame, self._mask, self._box = affine, luma, mask, box
-        confidence = float(weights.sum()) / max(len(weights), _ENOUGH) if box is not None else 0.0
-        return Carried(mask.view(np.bool_), confidence)
+        return Carried(mask.view(np.bool_), 0.0 if box is None else self._confidence(weights))
+
+    def _confidence(self, weights: Doubles) -> float:
+        assert self._contrast is not None
+        enough = min(len(weights) / _ENOUGH, 1.0)
+        return enough * float((weights * self._contrast).sum() / self._contrast.sum())
 
     def _follow(self, luma: Luma, alive: NDArray[np.bool_]) -> Doubles:
         """Track the points to `luma`; return the matches as the kernels take them."""
@@ -176,13 +183,16 @@ class MaskCarrier:
             crop,
             np.ascontiguousarray(self._now[alive]),
             np.ascontiguousarray(guesses),
-            min(levels, _MAX_LEVELS),
+            min(levels, _MAX_LEVELS if self._contrast is None else _LATER_LEVELS),
             _ITERATIONS,
         )
         matches = np.zeros((len(self._start), 8))
         matches[:, :2] = self._start
         matches[:, 2:4] = self._now
         matches[alive, 2:4] = tracks[:, :2]
+        if self._contrast is None:
+            squares = tracks[:, 4] ** 2
+            self._contrast = squares / (squares + _GRAIN**2) + 1e-6
         belief, direction = believe(tracks)
         matches[alive, 4:7] = direction
         kept = np.zeros_like(self._belief)  # arrays are replaced, never changed: a copy may go its own way

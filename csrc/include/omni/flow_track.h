@@ -27,7 +27,8 @@ std::vector<FlowPoint> selectPoints(const LumaView& luma, const LumaView& mask, 
 // Where a point went.
 struct FlowTrack {
   double x, y;      // in the next frame
-  double backward;  // distance in pixels from where tracking back ends; infinity: left the crop
+  double backward;  // pixels between the start and where tracking back ends, as far as the window can
+                    // tell (not along an edge); infinity: left the crop
   double residual;  // mean absolute difference of the window's pixels, in grey values
   double contrast;  // mean absolute deviation of the window's pixels from their mean, in grey values
   double xx, xy, yy;  // structure tensor of the window, mean over its pixels, (grey value / pixel)^2
