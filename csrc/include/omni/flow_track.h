@@ -18,7 +18,7 @@ struct FlowPoint {
 // differences, 9 x 9 pixels, those outside the mask grown by one left out: the contour counts, the
 // background's texture does not). At most kCandidates^2 pixels of a cell are looked at, so the cost does not
 // grow with the object. A cell without any gradient gives none.
-constexpr int64_t kCandidates = 10;
+constexpr int64_t kCandidates = 6;
 
 // Points in the order of cells, row by row. `mask` and `luma` have one size; `box` is the mask's.
 std::vector<FlowPoint> selectPoints(const LumaView& luma, const LumaView& mask, const FlowBox& box,
