@@ -3,8 +3,8 @@
 (a) "carry": generated clips with exact masks through H.264 (see propagation_clips.py). A true mask is carried
     over gaps of 4 and 8 frames by ours and by OpenCV's DIS flow, warping the mask at every step. IoU, and CPU
     time per object and frame, one thread, in turns on every stretch.
-(b) "pipeline": held-out demo clips through the default bundle at strides 1, 2, 4, 8 and "auto": mean J on the clips with masks, its loss against stride 1, and the
-    tracker's CPU time per frame, encoding to RLE, carrying included.
+(b) "pipeline": held-out demo clips through the default bundle at strides 1, 2, 4, 8 and "auto": mean J on the
+    clips with masks, its loss against stride 1, and the tracker's CPU time per frame, carrying included.
 (c) "real": the clips of ../shared/media with a box given by hand at strides 1, 4 and 8: IoU against stride 1,
     and overlay pictures in --overlays DIRECTORY.
 """
@@ -40,7 +40,10 @@ from omni_sdk.results import MaskTrack
 from omni_sdk.stages import KeyframePrompt
 
 GAPS = (4, 8)
-DIS = {"OpenCV DIS medium, full size": ("MEDIUM", 1), "OpenCV DIS ultrafast, half": ("ULTRAFAST", 2)}
+DIS = {
+    "OpenCV DIS medium, full size": ("MEDIUM", 1),
+    "OpenCV DIS ultrafast, half": ("ULTRAFAST", 2),
+}
 STRIDES: tuple[int | str, ...] = (1, 2, 4, 8, "auto")
 # Boxes by hand: clip, frame, box_xyxy in pixels.
 REAL = {
@@ -107,7 +110,9 @@ def bench_carry(bench: Benchmark, seeds: int, starts: Sequence[int]) -> None:
                     )
                     for gap in GAPS:
                         truth = clip.masks[start + gap]
-                        ious.setdefault((kind, name, gap), []).append(mask_iou(masks[gap - 1], truth))
+                        ious.setdefault((kind, name, gap), []).append(
+                            mask_iou(masks[gap - 1], truth)
+                        )
         for name in names:
             mean = {gap: float(np.mean(ious[kind, name, gap])) for gap in GAPS}
             spent = float(np.median(cpu[kind, name]))
@@ -274,7 +279,10 @@ def bench_real(bench: Benchmark, overlays: Path | None) -> None:
             config = PipelineConfig(tracking=TrackingConfig(stride=stride))
             (track,) = pipe.track(path, [prompt], config=config)
             reference = reference or track
-            ious = [mask_iou(track.mask_at(int(t)), reference.mask_at(int(t))) for t in track.frame_indices]
+            ious = [
+                mask_iou(track.mask_at(int(t)), reference.mask_at(int(t)))
+                for t in track.frame_indices
+            ]
             value = float(np.mean(ious))
             bench.rows.append(
                 {"case": f"real {name}", "implementation": f"stride {stride}", "quality": value}
@@ -315,9 +323,13 @@ def main() -> int:
     parser.add_argument("--overlays", type=Path, help="directory for the pictures of part (c)")
     arguments = parser.parse_args()
     parts = arguments.part or ("carry", "pipeline", "real")
-    bench = Benchmark("propagation", rounds=1, packages=["opencv-python-headless", "av", "onnxruntime"])
+    bench = Benchmark(
+        "propagation", rounds=1, packages=["opencv-python-headless", "av", "onnxruntime"]
+    )
     if "carry" in parts:
-        bench_carry(bench, 1 if arguments.quick else 6, (0, 8) if arguments.quick else (0, 4, 8, 12, 16))
+        bench_carry(
+            bench, 1 if arguments.quick else 6, (0, 8) if arguments.quick else (0, 4, 8, 12, 16)
+        )
     if "pipeline" in parts:
         bench_pipeline(bench, 10 if arguments.quick else arguments.clips, arguments.fps)
     if "real" in parts:

@@ -37,7 +37,9 @@ def texture(rng: np.random.Generator, size: tuple[int, int], roughness: float) -
     """(H, W, 3) of 0..255 with a spectrum that falls as frequency ** -roughness, as natural pictures do."""
     fy, fx = np.fft.fftfreq(size[0])[:, None], np.fft.fftfreq(size[1])[None, :]
     amplitude = 1 / np.maximum(np.hypot(fy, fx), 4 / max(size)) ** roughness
-    grey, *tint = (np.fft.ifft2(np.fft.fft2(rng.normal(size=size)) * amplitude).real for _ in range(4))
+    grey, *tint = (
+        np.fft.ifft2(np.fft.fft2(rng.normal(size=size)) * amplitude).real for _ in range(4)
+    )
     planes = [grey / grey.std() * 45 + t / t.std() * 12 + rng.uniform(80, 170) for t in tint]
     return np.clip(np.stack(planes, -1), 0, 255)
 
@@ -92,7 +94,10 @@ class Scene:
                 v + size * np.sin(wave * u + 0.8 * rate * t),
             )
         around = np.arctan2(v, u)
-        rim = sum(a * np.cos((k + 2) * around + p) for k, (a, p) in enumerate(zip(*self.lobes)))
+        rim = sum(
+            a * np.cos((k + 2) * around + p)
+            for k, (a, p) in enumerate(zip(*self.lobes, strict=True))
+        )
         return np.hypot(u, v) < self.radius * (1 + rim), u, v
 
     def _figure(self, t: float, u: Floats, v: Floats) -> tuple[NDArray[np.bool_], Floats, Floats]:
@@ -105,7 +110,10 @@ class Scene:
             angle = side * (0.5 + size * np.sin(rate * t + phase + side))
             c, s = np.cos(angle), np.sin(angle)
             au, av = u - side * half, v + half
-            pu, pv = au * c + av * s, av * c - au * s  # along the arm: pu * side from 0 to its length
+            pu, pv = (
+                au * c + av * s,
+                av * c - au * s,
+            )  # along the arm: pu * side from 0 to its length
             arm = (pu * side > -8) & (pu * side < 1.6 * half) & (np.abs(pv) < 0.28 * half) & ~body
             skin_u[arm], skin_v[arm] = pu[arm] + 128, pv[arm] + 97 * side
             inside |= arm

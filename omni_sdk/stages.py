@@ -127,14 +127,16 @@ class TrackerFrame:
     frame_index: int
     pts_seconds: float
     image: Image  # (S, S, 3), whatever the aspect ratio of the source, as SAM 2 wants it
-    luma: NDArray[np.uint8] | None = None  # (height, width) of the source; only where it was asked for
+    luma: NDArray[np.uint8] | None = (
+        None  # (height, width) of the source; only where it was asked for
+    )
 
 
 class FrameSource(Protocol):
     """Frames of a source at the tracker's size, at bounded memory, in both directions.
 
-    `luma` asks for each frame's grey values at full size as well; a tracker asks for them only where
-    `TrackingConfig.stride` is not 1.
+    For a `TrackingConfig.stride` other than 1 both walks must take `luma=True` as well, which asks for
+    `TrackerFrame.luma`.
     """
 
     height: int
@@ -142,10 +144,10 @@ class FrameSource(Protocol):
     width: int
     num_frames: int
 
-    def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
+    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
         """Yield frames start, start + 1, ... stop - 1."""
 
-    def backward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
+    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
         """Yield frames start, start - 1, ... stop + 1."""
 
 

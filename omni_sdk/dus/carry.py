@@ -42,7 +42,9 @@ _GREY_NOISE = 3.0
 _GRAIN = 10.0  # windows of less contrast, in grey values, count little: grain is no texture
 _LATER_LEVELS = 3  # once the motion is known
 _LOST = 0.05  # a point is given up where its belief falls below
-_TEXTURE_NOISE = 4.0  # (grey values per pixel)^2, against the larger eigenvalue of a structure tensor
+_TEXTURE_NOISE = (
+    4.0  # (grey values per pixel)^2, against the larger eigenvalue of a structure tensor
+)
 _ENOUGH = 12  # fewer points lower the confidence
 
 Luma = NDArray[np.uint8]
@@ -195,7 +197,9 @@ class MaskCarrier:
             self._contrast = squares / (squares + _GRAIN**2) + 1e-6
         belief, direction = believe(tracks)
         matches[alive, 4:7] = direction
-        kept = np.zeros_like(self._belief)  # arrays are replaced, never changed: a copy may go its own way
+        kept = np.zeros_like(
+            self._belief
+        )  # arrays are replaced, never changed: a copy may go its own way
         kept[alive] = np.minimum(self._belief[alive], belief)
         kept[kept < _LOST] = 0
         self._belief = matches[:, 7] = kept
@@ -242,7 +246,12 @@ def mask_box(mask: NDArray[np.uint8], within: _Box | None = None) -> _Box | None
     rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
     if not len(rows):
         return None
-    return x0 + int(columns[0]), y0 + int(rows[0]), x0 + int(columns[-1]) + 1, y0 + int(rows[-1]) + 1
+    return (
+        x0 + int(columns[0]),
+        y0 + int(rows[0]),
+        x0 + int(columns[-1]) + 1,
+        y0 + int(rows[-1]) + 1,
+    )
 
 
 def gray(frame: TrackerFrame, size: tuple[int, int]) -> Luma:
@@ -256,7 +265,7 @@ def gray(frame: TrackerFrame, size: tuple[int, int]) -> Luma:
         found = "none" if luma is None else f"{luma.dtype} {luma.shape}"
         raise MediaError(
             f"frame {frame.frame_index}: a stride other than 1 needs its luma as uint8 {tuple(size)}, "
-            f"got {found}; give the source's `forward` and `backward` the argument `luma`"
+            f"got {found}; give the source's `forward` and `backward` a `luma` argument"
         )
     return luma
 

@@ -7,8 +7,8 @@ Note [Filling a gap]
     object, and it is what either side still sees. An object that one side does not have is there as long as
     the other side can follow it (`PRESENT`). At most `stride` - 1 frames wait, and as many grey frames.
 
-    With "auto", masks are carried forward as the frames come, and a frame is tracked as soon as the confidence
-    in any object falls below `ENOUGH`, and after `MAX_GAP` frames at the latest.
+    With "auto", masks are carried forward as the frames come, and a frame is tracked as soon as the
+    confidence in any object falls below `ENOUGH`, and after `MAX_GAP` frames at the latest.
 """
 
 from __future__ import annotations
