@@ -46,7 +46,7 @@ class VideoInfo:
     truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no truth value to compare by
 class GroundedObject:
     """An object on a keyframe: its id in the tracks, (4,) float32 xyxy pixels, and its label."""
 
@@ -76,7 +76,7 @@ class Keyframe:
     objects: tuple[GroundedObject, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no truth value to compare by
 class MaskTrack:
     """One object's masks over the source.
 
