@@ -264,15 +264,15 @@ class _Frames:
         self.height, self.width = video.info.height, video.info.width
         self.num_frames = video.info.num_frames
 
-    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        frames = self._video.forward(start, stop, size=self._size)
+    def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
+        frames = self._video.forward(start, stop, size=self._size, luma=luma)
         for f in self._watch.iterate("decode", frames):
-            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image)
+            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image, f.luma)
 
-    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        frames = self._video.backward(start, stop, size=self._size)
+    def backward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
+        frames = self._video.backward(start, stop, size=self._size, luma=luma)
         for f in self._watch.iterate("decode", frames):
-            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image)
+            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image, f.luma)
 
 
 def _need(stage: T | None) -> T:

@@ -110,6 +110,14 @@ class RgbConverter:
             image = resize(image, self._frame_size, "bilinear")
         return image if self._size is None else resize(image, self._size, self._filter)
 
+    def luma(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """Return the frame's grey values as a contiguous (H, W) uint8 array: its luma plane, as stored."""
+        gray = np.asarray(self._reformatter.reformat(frame, format="gray").to_ndarray(), np.uint8)
+        upright = (self._orientation or Orientation.of(frame)).apply(gray[..., None])
+        if upright.shape[:2] != self._frame_size:
+            upright = resize(np.repeat(upright, 3, -1), self._frame_size, "bilinear")
+        return np.ascontiguousarray(upright[..., 0])
+
 
 def _view(plane: VideoPlane, height: int, width: int) -> NDArray[np.uint8]:
     """Return an RGB plane as an (H, W, 3) array without copying it; the array keeps it alive."""

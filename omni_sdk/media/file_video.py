@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from omni_sdk.media.video import Put, Video, check_audio, check_size
 
 _MAX_WORKERS = 4  # containers decoded side by side; each holds its own reference frames
 _MAX_THREADS = 4  # frame threads of one decoder; each holds a frame
+
+Convert = Callable[[av.VideoFrame], tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]
 
 
 class FileVideo(Video):
@@ -69,6 +71,11 @@ class FileVideo(Video):
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
         frame_size = (self._index.height, self._index.width)
         return RgbConverter(frame_size, check_size(size), filter, self._orientation)
+
+    def _pictures(self, size: tuple[int, int] | None, filter: Filter, luma: bool) -> Convert:
+        """Return what turns a decoded frame into its RGB image and, where asked for, its luma."""
+        convert = self._converter(size, filter)
+        return lambda frame: (convert(frame), convert.luma(frame) if luma else None)
 
     def _decode(
         self, indices: list[int], size: tuple[int, int] | None, filter: Filter, put: Put
@@ -141,12 +148,14 @@ class FileVideo(Video):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """See `Video.forward`."""
         self._check_forward(start, stop)
-        return self._walk_forward(start, stop, self._converter(size, filter))
+        return self._walk_forward(start, stop, self._pictures(size, filter, luma))
 
-    def _walk_forward(self, start: int, stop: int, convert: RgbConverter) -> Iterator[VideoFrame]:
+    def _walk_forward(self, start: int, stop: int, convert: Convert) -> Iterator[VideoFrame]:
         if start == stop:
             return
         clock = self._clock("decoding")
@@ -154,9 +163,9 @@ class FileVideo(Video):
             try:
                 for index, frame in self._frames(reader, start, stop):
                     with media_errors(self._name):
-                        image = convert(frame)
+                        pictures = convert(frame)
                     with clock.paused():
-                        yield self._video_frame(index, image)
+                        yield self._video_frame(index, *pictures)
                     self._check_open()
             finally:
                 self._note_damage(reader, start, stop)
@@ -167,12 +176,14 @@ class FileVideo(Video):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """See `Video.backward`."""
         self._check_backward(start, stop)
-        return self._walk_backward(start, stop, self._converter(size, filter))
+        return self._walk_backward(start, stop, self._pictures(size, filter, luma))
 
-    def _walk_backward(self, start: int, stop: int, convert: RgbConverter) -> Iterator[VideoFrame]:
+    def _walk_backward(self, start: int, stop: int, convert: Convert) -> Iterator[VideoFrame]:
         clock = self._clock("decoding")
         sync = self._index.sync_frames
         reader: PacketReader | None = None
@@ -192,17 +203,19 @@ class FileVideo(Video):
                     reader.close()
                     reader = None
                 while held:
-                    index, image = held.pop()
+                    index, pictures = held.pop()
                     with clock.paused():
-                        yield self._video_frame(index, image)
+                        yield self._video_frame(index, *pictures)
                     self._check_open()
                 end = begin
         finally:
             if reader is not None:
                 reader.close()
 
-    def _video_frame(self, index: int, image: NDArray[np.uint8]) -> VideoFrame:
-        return VideoFrame(index, float(self._index.pts_seconds[index]), image)
+    def _video_frame(
+        self, index: int, image: NDArray[np.uint8], luma: NDArray[np.uint8] | None
+    ) -> VideoFrame:
+        return VideoFrame(index, float(self._index.pts_seconds[index]), image, luma)
 
     def audio(
         self, sampling_rate: int = 16000, max_seconds: float | None = None

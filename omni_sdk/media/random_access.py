@@ -28,12 +28,13 @@ class RandomAccessVideo(Video):
         return set()
 
     def _walk(
-        self, indices: range, size: tuple[int, int] | None, filter: Filter
+        self, indices: range, size: tuple[int, int] | None, filter: Filter, luma: bool
     ) -> Iterator[VideoFrame]:
         for index in indices:
             self._check_open()
             seconds = float(self._index.pts_seconds[index])
-            yield VideoFrame(index, seconds, self._image(index, size, filter))
+            gray = luma_of(self._image(index, None, filter)) if luma else None
+            yield VideoFrame(index, seconds, self._image(index, size, filter), gray)
 
     def forward(
         self,
@@ -41,10 +42,12 @@ class RandomAccessVideo(Video):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """See `Video.forward`."""
         self._check_forward(start, stop)
-        return self._walk(range(start, stop), check_size(size), filter)
+        return self._walk(range(start, stop), check_size(size), filter, luma)
 
     def backward(
         self,
@@ -52,7 +55,16 @@ class RandomAccessVideo(Video):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """See `Video.backward`."""
         self._check_backward(start, stop)
-        return self._walk(range(start, stop, -1), check_size(size), filter)
+        return self._walk(range(start, stop, -1), check_size(size), filter, luma)
+
+
+def luma_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (H, W) uint8 grey values of an (H, W, 3) uint8 RGB image: BT.601 in units of 1/256."""
+    wide = image.astype(np.uint16)
+    luma = 77 * wide[..., 0] + 150 * wide[..., 1] + 29 * wide[..., 2] + 128
+    return (luma >> 8).astype(np.uint8)

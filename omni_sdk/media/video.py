@@ -134,6 +134,8 @@ class Video(ABC):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """Yield frames start, start + 1, ... stop - 1 at bounded memory.
 
@@ -144,6 +146,7 @@ class Video(ABC):
             stop: end, in [start, N].
             size: (height, width) to resize to; None: as they are.
             filter: "bicubic" or "bilinear", antialiased.
+            luma: give each frame's grey values at full size, too.
 
         Raises:
             IndexError: a range outside the video.
@@ -157,6 +160,8 @@ class Video(ABC):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """Yield frames start, start - 1, ... stop + 1, as `forward`.
 
@@ -168,6 +173,7 @@ class Video(ABC):
             stop: end, in [-1, start].
             size: as in `forward`.
             filter: as in `forward`.
+            luma: as in `forward`.
 
         Raises:
             IndexError: a range outside the video.
