@@ -90,11 +90,15 @@ class FileVideo(Video):
                 if not share:
                     break
 
-        if workers == 1:
-            work(groups)
+        here, *elsewhere = split_evenly(groups, workers)
+        if not elsewhere:
+            work(here)
             return
-        with ThreadPoolExecutor(workers, thread_name_prefix="omni-decode") as pool:
-            for done in [pool.submit(work, share) for share in split_evenly(groups, workers)]:
+        # One share in this thread: it finds the memory that the index has used, and saves a thread.
+        with ThreadPoolExecutor(len(elsewhere), thread_name_prefix="omni-decode") as pool:
+            pending = [pool.submit(work, share) for share in elsewhere]
+            work(here)
+            for done in pending:
                 done.result()
 
     def _frames(self, reader: PacketReader, start: int, stop: int) -> Frames:
