@@ -110,8 +110,8 @@ def all_cases(*, quick: bool) -> list[Case]:
     shared = shared_directory() / "media"
     short = [p for p in (shared / "refavs_demo.mp4", shared / "02_cups.mp4") if p.exists()]
     if quick:
-        plan = clips.make(clips.h264("h264_20s_g30", 20, 30))
-        cases = [uniform("8 of 20 s, GOP 30", plan, 8), keyframes("4 full size, GOP 30", plan)]
+        plan = clips.make(clips.h264("h264_10s_g30", 10, 30))
+        cases = [uniform("8 of 10 s, GOP 30", plan, 8), keyframes("4 full size, GOP 30", plan)]
     else:
         g30 = clips.make(clips.h264("h264_60s_g30", 60, 30))
         cases = [

@@ -31,6 +31,15 @@ def resize(
 def resize_plane(
     plane: object, row_stride: int, size: tuple[int, int], wanted: tuple[int, int], filter: str
 ) -> NDArray[np.uint8]: ...
+def yuv_to_rgb(
+    planes: Sequence[object],
+    strides: Sequence[int],
+    size: tuple[int, int],
+    wanted: tuple[int, int],
+    filter: str,
+    inverse: Sequence[int],
+    is_full_range: bool,
+) -> NDArray[np.uint8]: ...
 
 # carrying masks: omni_sdk.dus.carry
 def flow_select(

@@ -1,8 +1,10 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "bindings.h"
 #include "omni/resize.h"
@@ -49,25 +51,59 @@ Images resize(const Images& images, std::int64_t height, std::int64_t width, con
   return result;
 }
 
+// The bytes of one plane of `height` rows of `width` bytes, checked.
+const std::uint8_t* plane_data(const py::buffer& plane, std::int64_t stride, std::int64_t height,
+                               std::int64_t width) {
+  const py::buffer_info memory = plane.request();
+  if (stride < width || stride > max_side * 16 || !PyBuffer_IsContiguous(memory.view(), 'C') ||
+      memory.size * memory.itemsize < (height - 1) * stride + width) {
+    throw std::invalid_argument("a plane holds fewer bytes than its size says");
+  }
+  return static_cast<const std::uint8_t*>(memory.ptr);
+}
+
 // From a decoder's memory: `plane` holds rows of RGB pixels, `row_stride` bytes apart.
 Images resize_plane(const py::buffer& plane, std::int64_t row_stride, std::pair<std::int64_t, std::int64_t> size,
                     std::pair<std::int64_t, std::int64_t> wanted, const std::string& filter) {
-  const py::buffer_info memory = plane.request();
   const ImageSize from = size_of(size.first, size.second);
   const ImageSize to = size_of(wanted.first, wanted.second);
   const Filter kernel = parse_filter(filter);
-  if (row_stride < from.width * 3 || row_stride > max_side * 16) {
-    throw std::invalid_argument("row_stride out of range");
-  }
-  if (!PyBuffer_IsContiguous(memory.view(), 'C') ||
-      memory.size * memory.itemsize < (from.height - 1) * row_stride + from.width * 3) {
-    throw std::invalid_argument("the plane holds fewer bytes than its size says");
-  }
+  const std::uint8_t* source = plane_data(plane, row_stride, from.height, from.width * 3);
   Images result({py::ssize_t{to.height}, py::ssize_t{to.width}, py::ssize_t{3}});
   std::uint8_t* target = result.mutable_data();
   {
     py::gil_scoped_release release;
-    Resizer(from, to, kernel)(static_cast<const std::uint8_t*>(memory.ptr), row_stride, target);
+    Resizer(from, to, kernel)(source, row_stride, target);
+  }
+  return result;
+}
+
+// 4:2:0 planes of a decoder -> RGB of the size `wanted`.
+Images yuv_to_rgb(const std::array<py::buffer, 3>& planes, const std::array<std::int64_t, 3>& strides,
+                  std::pair<std::int64_t, std::int64_t> size, std::pair<std::int64_t, std::int64_t> wanted,
+                  const std::string& filter, const std::array<std::int32_t, 4>& inverse, bool is_full_range) {
+  const ImageSize from = size_of(size.first, size.second);
+  const ImageSize to = size_of(wanted.first, wanted.second);
+  const Filter kernel = parse_filter(filter);
+  if (from.height % 2 || from.width % 2) throw std::invalid_argument("image side out of range: odd");
+  const YuvImage image{plane_data(planes[0], strides[0], from.height, from.width),
+                       plane_data(planes[1], strides[1], from.height / 2, from.width / 2),
+                       plane_data(planes[2], strides[2], from.height / 2, from.width / 2),
+                       strides[0],
+                       strides[1],
+                       strides[2],
+                       yuv_coefficients(inverse.data(), is_full_range)};
+  Images result({py::ssize_t{to.height}, py::ssize_t{to.width}, py::ssize_t{3}});
+  std::uint8_t* target = result.mutable_data();
+  {
+    py::gil_scoped_release release;
+    if (from.height == to.height && from.width == to.width) {
+      for (std::int64_t row = 0; row < from.height; ++row, target += from.width * 3) {
+        image.row_to_rgb(row, from.width, target);
+      }
+    } else {
+      Resizer(from, to, kernel)(image, target);
+    }
   }
   return result;
 }
@@ -80,6 +116,9 @@ void register_resize(py::module_& m) {
   m.def("resize_plane", &resize_plane, py::arg("plane"), py::arg("row_stride"), py::arg("size"),
         py::arg("wanted"), py::arg("filter"),
         "As resize, from one frame whose (height, width) pixels lie row_stride bytes apart.");
+  m.def("yuv_to_rgb", &yuv_to_rgb, py::arg("planes"), py::arg("strides"), py::arg("size"),
+        py::arg("wanted"), py::arg("filter"), py::arg("inverse"), py::arg("is_full_range"),
+        "8-bit 4:2:0 planes -> RGB as libswscale on x86, resized; see omni_sdk.media.convert.");
 }
 
 }  // namespace omni::bindings

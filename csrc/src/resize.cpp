@@ -47,6 +47,38 @@ void drop_zeros(AxisWeights& weights) {
   }
 }
 
+// RGB rows in memory.
+struct PackedRows {
+  const std::uint8_t* source;
+  std::int64_t stride;
+  ImageSize size;
+
+  // The row itself, or a copy in `scratch` where reading a little beyond it would leave the image.
+  const std::uint8_t* row(std::int64_t index, std::uint8_t* scratch) const {
+    const std::int64_t length = size.width * channels;
+    if ((size.height - 1 - index) * stride >= rows::over_read) return source + index * stride;
+    std::memcpy(scratch, source + index * stride, static_cast<std::size_t>(length));
+    return scratch;
+  }
+  void copy(std::int64_t index, std::uint8_t* target) const {
+    std::memcpy(target, source + index * stride, static_cast<std::size_t>(size.width * channels));
+  }
+};
+
+// RGB rows made from a decoder's planes.
+struct ConvertedRows {
+  const YuvImage& source;
+  std::int64_t width;
+
+  const std::uint8_t* row(std::int64_t index, std::uint8_t* scratch) const {
+    source.row_to_rgb(index, width, scratch);
+    return scratch;
+  }
+  void copy(std::int64_t index, std::uint8_t* target) const {
+    source.row_to_rgb(index, width, target);
+  }
+};
+
 }  // namespace
 
 AxisWeights axis_weights(std::int64_t input_size, std::int64_t output_size, Filter filter) {
@@ -102,7 +134,6 @@ Resizer::Resizer(ImageSize from, ImageSize to, Filter filter)
       down_(axis_weights(from.height, to.height, filter)),
       ring_rows_(*std::max_element(down_.counts.begin(), down_.counts.end()) + rows::block),
       ring_stride_((to.width * channels + rows::over_write + 31) / 32 * 32) {
-  if (from.width == to.width) return;  // then the source's own rows are used
   ring_.resize(static_cast<std::size_t>(ring_rows_ * ring_stride_));
   padded_.resize(static_cast<std::size_t>(rows::block * (from.width * channels + rows::over_read)));
   if (!rows::has_avx2()) {
@@ -114,48 +145,39 @@ std::uint8_t* Resizer::ring_row(std::int64_t row) {
   return ring_.data() + row % ring_rows_ * ring_stride_;
 }
 
-// `row` itself, or a copy where reading a little beyond it would leave the image.
-const std::uint8_t* Resizer::readable(const std::uint8_t* row, const std::uint8_t* end,
-                                      std::int64_t slot) {
-  const std::int64_t size = from_.width * channels;
-  if (end - row >= size + rows::over_read) return row;
-  std::uint8_t* copy = padded_.data() + slot * (size + rows::over_read);
-  std::memcpy(copy, row, static_cast<std::size_t>(size));
-  return copy;
-}
-
 // Fills ring rows [first, first + block) as far as the image goes.
-void Resizer::narrow_rows(const std::uint8_t* source, std::int64_t row_stride, std::int64_t first) {
-  const std::uint8_t* end = source + (from_.height - 1) * row_stride + from_.width * channels;
+template <class Rows>
+void Resizer::narrow_rows(const Rows& source, std::int64_t first) {
   const std::uint8_t* sources[rows::block];
   std::uint8_t* targets[rows::block];
+  const std::int64_t slot = from_.width * channels + rows::over_read;
   for (std::int64_t k = 0; k < rows::block; ++k) {
-    const std::int64_t row = std::min(first + k, from_.height - 1);  // the last one again: same bytes
-    sources[k] = readable(source + row * row_stride, end, k);
+    const std::int64_t row = std::min(first + k, from_.height - 1);
+    const bool again = first + k > row;  // the block ends beyond the image: the last row, same bytes
+    sources[k] = again ? sources[k - 1] : source.row(row, padded_.data() + k * slot);
     targets[k] = ring_row(row);
   }
   rows::horizontal(sources, targets, from_.width, across_, columns_.data());
 }
 
-void Resizer::operator()(const std::uint8_t* source, std::int64_t row_stride, std::uint8_t* target) {
+template <class Rows>
+void Resizer::resize(const Rows& source, std::uint8_t* target) {
   const std::int64_t size = to_.width * channels;
-  const bool as_wide = from_.width == to_.width;
+  const bool as_wide = from_.width == to_.width, as_high = from_.height == to_.height;
   std::vector<const std::uint8_t*> lines(static_cast<std::size_t>(down_.stride));
   std::int64_t ready = 0;  // rows that the horizontal pass has done or skipped
   for (std::int64_t y = 0; y < to_.height; ++y, target += size) {
     const auto i = static_cast<std::size_t>(y);
-    const bool as_high = from_.height == to_.height;
     const std::int64_t start = as_high ? y : down_.starts[i];
     const std::int32_t count = as_high ? 1 : down_.counts[i];
-    ready = std::max(ready, start);
-    while (!as_wide && ready < start + count) {
-      narrow_rows(source, row_stride, ready);
-      ready += rows::block;
+    for (ready = std::max(ready, start); ready < start + count; ready += as_wide ? 1 : rows::block) {
+      if (as_wide) {
+        source.copy(ready, ring_row(ready));
+      } else {
+        narrow_rows(source, ready);
+      }
     }
-    for (std::int32_t j = 0; j < count; ++j) {
-      lines[static_cast<std::size_t>(j)] =
-          as_wide ? source + (start + j) * row_stride : ring_row(start + j);
-    }
+    for (std::int32_t j = 0; j < count; ++j) lines[static_cast<std::size_t>(j)] = ring_row(start + j);
     if (as_high) {
       std::memcpy(target, lines[0], static_cast<std::size_t>(size));
     } else {
@@ -163,6 +185,14 @@ void Resizer::operator()(const std::uint8_t* source, std::int64_t row_stride, st
                      down_.precision);
     }
   }
+}
+
+void Resizer::operator()(const std::uint8_t* source, std::int64_t row_stride, std::uint8_t* target) {
+  resize(PackedRows{source, row_stride, from_}, target);
+}
+
+void Resizer::operator()(const YuvImage& source, std::uint8_t* target) {
+  resize(ConvertedRows{source, from_.width}, target);
 }
 
 }  // namespace omni

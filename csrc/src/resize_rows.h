@@ -1,4 +1,5 @@
-// The two inner passes of the resize, each in a portable and an AVX2 version that give the same bytes.
+// The inner passes of the resize and of the colour conversion, each in a portable and an AVX2 version that
+// give the same bytes.
 #pragma once
 
 #include <cstdint>
@@ -27,5 +28,8 @@ void horizontal_avx2(const std::uint8_t* const* sources, std::uint8_t* const* ta
 // Handles whole runs of 32 bytes; returns how many bytes it has done.
 std::int64_t vertical_avx2(const std::uint8_t* const* sources, std::uint8_t* target, std::int64_t size,
                            const std::int16_t* taps, std::int32_t count, unsigned precision);
+// Converts whole runs of 16 pixels; returns how many pixels it has done.
+std::int64_t yuv_avx2(const std::uint8_t* y, const std::uint8_t* u, const std::uint8_t* v, std::uint8_t* rgb,
+                      std::int64_t width, const YuvCoefficients& k);
 
 }  // namespace omni::rows

@@ -13,6 +13,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from omni_sdk.media.planes import planes_to_rgb
 from omni_sdk.media.resize import Filter, resize
 from omni_sdk.native import core
 
@@ -95,11 +96,15 @@ class RgbConverter:
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """Return the frame as a contiguous (H, W, 3) uint8 array; it may share the decoder's memory."""
+        orientation = self._orientation or Orientation.of(frame)
+        is_plain = orientation == Orientation() and (frame.height, frame.width) == self._frame_size
+        if is_plain:
+            direct = planes_to_rgb(frame, self._size, self._filter)
+            if direct is not None:
+                return direct
         # One thread: frames are already converted side by side, and results do not depend on it.
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-        orientation = self._orientation or Orientation.of(frame)
         plane, native = rgb.planes[0], core()
-        is_plain = orientation == Orientation() and (rgb.height, rgb.width) == self._frame_size
         if is_plain and native is not None and self._size not in (None, self._frame_size):
             small: NDArray[np.uint8] = native.resize_plane(
                 plane, plane.line_size, self._frame_size, self._size, self._filter

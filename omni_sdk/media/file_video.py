@@ -115,11 +115,13 @@ class FileVideo(Video):
                     break
             return damaged
 
-        if workers == 1:
-            return work(groups)
-        with ThreadPoolExecutor(workers, thread_name_prefix="omni-decode") as pool:
-            shares = [pool.submit(work, share) for share in split_evenly(groups, workers)]
-            return set().union(*(share.result() for share in shares))
+        here, *elsewhere = split_evenly(groups, workers)
+        if not elsewhere:
+            return work(here)
+        # One share in this thread: it finds the memory that the index has used, and saves a thread.
+        with ThreadPoolExecutor(len(elsewhere), thread_name_prefix="omni-decode") as pool:
+            pending = [pool.submit(work, share) for share in elsewhere]
+            return work(here).union(*(done.result() for done in pending))
 
     def _frames(self, reader: PacketReader, start: int, stop: int) -> Frames:
         """Decode frames [start, stop) in order; `reader` must be fresh where there is no table."""

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "omni/yuv_rgb.h"
+
 namespace omni {
 
 enum class Filter { bilinear, bicubic };
@@ -42,9 +44,14 @@ class Resizer {
   // the result, its rows contiguous. Reads nothing beyond the last row's last pixel.
   void operator()(const std::uint8_t* source, std::int64_t row_stride, std::uint8_t* target);
 
+  // The same from a decoder's planes, a few RGB rows at a time, which stay in the cache.
+  void operator()(const YuvImage& source, std::uint8_t* target);
+
  private:
-  const std::uint8_t* readable(const std::uint8_t* row, const std::uint8_t* end, std::int64_t slot);
-  void narrow_rows(const std::uint8_t* source, std::int64_t row_stride, std::int64_t first);
+  template <class Rows>
+  void resize(const Rows& source, std::uint8_t* target);
+  template <class Rows>
+  void narrow_rows(const Rows& source, std::int64_t first);
   std::uint8_t* ring_row(std::int64_t row);
 
   ImageSize from_, to_;
