@@ -58,7 +58,7 @@ def read_limits(arguments: argparse.Namespace) -> MediaLimits:
     from omni_sdk.media.limits import MediaLimits
 
     limits = MediaLimits.from_environment()
-    defaults = {f.name: f.default for f in dataclasses.fields(MediaLimits)}
+    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(MediaLimits)}
     for text in arguments.limit:
         name, equals, value = text.partition("=")
         if not equals or name not in defaults:
