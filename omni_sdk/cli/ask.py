@@ -13,6 +13,7 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("question", help="the question, in words")
     parser.add_argument("--no-audio", action="store_true", help="ignore the sound")
     common.declare_model(parser)
+    common.declare_limits(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,9 +6,10 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from omni_sdk.media.limits import MediaLimits
     from omni_sdk.pipeline import Pipeline
 
 T = TypeVar("T")
@@ -33,6 +34,47 @@ def declare_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def declare_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the option that changes what a source may cost."""
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a limit on the source, e.g. max_wall_seconds=60, max_pixels=8000000 or "
+        "protocols=file,https; may be repeated. OMNI_SDK_MAX_WALL_SECONDS and so on set the same",
+    )
+
+
+def read_limits(arguments: argparse.Namespace) -> MediaLimits:
+    """Return the defaults with the environment and then the command line applied.
+
+    Raises:
+        LimitError: no such limit, or no positive number.
+    """
+    import dataclasses
+
+    from omni_sdk.errors import LimitError
+    from omni_sdk.media.limits import MediaLimits
+
+    limits = MediaLimits.from_environment()
+    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(MediaLimits)}
+    for text in arguments.limit:
+        name, equals, value = text.partition("=")
+        if not equals or name not in defaults:
+            raise LimitError(
+                f"--limit {text!r}: expected NAME=VALUE with one of {sorted(defaults)}"
+            )
+        default = defaults[name]
+        try:
+            parsed = tuple(value.split(",")) if isinstance(default, tuple) else type(default)(value)
+            changed: dict[str, Any] = {name: parsed}
+            limits = dataclasses.replace(limits, **changed)
+        except ValueError as e:
+            raise LimitError(f"--limit {text!r}: {e}") from e
+    return limits
+
+
 def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
     """Load the chosen models."""
     from omni_sdk.pipeline import Pipeline
@@ -42,6 +84,7 @@ def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
         device=arguments.device,
         backend=arguments.backend,
         tracker=arguments.tracker,
+        limits=read_limits(arguments) if hasattr(arguments, "limit") else None,
     )
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from omni_sdk.cli import common
+
+if TYPE_CHECKING:
+    from omni_sdk.media.limits import MediaLimits
 
 
 def declare_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("target", help="a bundle (directory or 'nano') or a video")
+    common.declare_limits(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -21,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     if os.path.isdir(target) or embedded(target) is not None:  # noqa: PTH112
         print(_bundle(target))
     else:
-        print(_video(target))
+        print(_video(target, common.read_limits(arguments)))
     return 0
 
 
@@ -58,10 +63,10 @@ def _bundle(target: str) -> str:
     return "\n".join(lines)
 
 
-def _video(target: str) -> str:
+def _video(target: str, limits: MediaLimits) -> str:
     from omni_sdk.media.source import open_source
 
-    with open_source(target) as video:
+    with open_source(target, limits=limits) as video:
         info, index = video.info, video.index
         syncs = len(index.sync_frames)
         return "\n".join(

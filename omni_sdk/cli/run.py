@@ -33,6 +33,7 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
         help="fail when the reasoner's text cannot be parsed (default: status 'unparsed', no tracks)",
     )
     common.declare_model(parser)
+    common.declare_limits(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,7 +77,9 @@ def summary(result: Result) -> str:
     lines = [
         f"{video.path}: {video.width}x{video.height}, {video.num_frames} frames, "
         f"{video.duration_seconds:.2f} s, {'with' if video.has_audio else 'no'} sound"
-        + (", truncated" if video.truncated else ""),
+        + (", truncated" if video.truncated else "")
+        + (f", {video.missing_frames} frames missing" if video.missing_frames else "")
+        + (f", {video.corrupt_frames} frames damaged" if video.corrupt_frames else ""),
         f"query:    {result.query}",
         f"thinking: {result.thinking.strip() or '-'}",
         f"answer:   {result.answer.strip() or '-'}",

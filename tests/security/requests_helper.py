@@ -59,7 +59,7 @@ def abandon(pipeline: Pipeline, path: Path, query: str, events: int) -> None:
 
 
 def repeat(
-    pipeline: Pipeline, requests: list[tuple[Path, str]], runs: int
+    pipeline: Pipeline, requests: list[tuple[Path, str]], runs: int, *, show: bool = False
 ) -> list[tuple[int, int, float]]:
     """Ask the same again and again, and abandon every fifth request midway.
 
@@ -83,6 +83,8 @@ def repeat(
         if run % max(runs // 10, 1) == 0 or run == runs - 1:
             gc.collect()
             rows.append((run, open_files(), resident_mib()))
+            if show:
+                print("{:>6}{:>12}{:>14.1f}".format(*rows[-1]), flush=True)
     return rows
 
 
@@ -97,10 +99,8 @@ def main() -> int:
         requests = write_clips(Path(folder), arguments.size, arguments.fps)
         pipeline = Pipeline.from_pretrained("nano", device="cpu")
         started = time.monotonic()
-        rows = repeat(pipeline, requests, arguments.runs)
-    print("   run  open files  resident MiB")
-    for run, files, mib in rows:
-        print(f"{run:>6}{files:>12}{mib:>14.1f}")
+        print("   run  open files  resident MiB")
+        rows = repeat(pipeline, requests, arguments.runs, show=True)
     print(f"{arguments.runs} runs in {time.monotonic() - started:.0f} s")
     return 0 if rows[-1][1] <= rows[0][1] else 1
 
