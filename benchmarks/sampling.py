@@ -236,7 +236,7 @@ def main() -> int:
     """Run the benchmark."""
     arguments = parse_arguments(__doc__ or "")
     packages = ("av", "torch", "torchcodec", "decord", "opencv-python-headless")
-    bench = Benchmark("sampling", rounds=3 if arguments.quick else 5, packages=packages)
+    bench = Benchmark("sampling", rounds=2 if arguments.quick else 5, packages=packages)
     print(json.dumps(bench.environment))
     warm_up = clips.make(clips.TINY)
     cases = all_cases(quick=arguments.quick)

@@ -64,6 +64,7 @@ class PacketReader:
         is_quick: bool = False,
     ) -> None:
         self.name = str(path)
+        self.is_quick = is_quick
         self._clock = clock
         self.container: InputContainer = open_container(path, limits, is_quick=is_quick)
         try:

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from omni_sdk.errors import OmniError
+from omni_sdk.media import file_video
 from omni_sdk.media import index as index_module
+from omni_sdk.media.decode import decode_groups
 from omni_sdk.media.index import IndexedFile, index_file
 from omni_sdk.media.limits import MediaLimits, WallClock
 from omni_sdk.media.mp4_index import read_mp4_index
@@ -166,27 +168,83 @@ def test_samples_beyond_the_end_are_left_to_the_demux(make_video) -> None:
         assert video.info.truncated
 
 
-def test_a_stream_that_hides_its_reordering_depth(make_video, decode_all, tmp_path) -> None:
-    """Opened quickly, the decoder may lose such frames: they are decoded again after a full look."""
+def _without_usability_information(path) -> None:
+    """Cut the VUI, and with it the reordering depth, out of the only SPS of an x264 file."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"avcC") + 4 + 6
+    (size,) = struct.unpack_from(">H", data, at)
+    sps = data[at + 2 : at + 2 + size]
+    bits = "".join(f"{byte:08b}" for byte in sps)
+    place = 8
+
+    def fixed(count: int) -> int:
+        nonlocal place
+        place += count
+        return int(bits[place - count : place], 2)
+
+    def golomb() -> int:
+        zeros = bits.index("1", place) - place
+        return fixed(2 * zeros + 1) - 1
+
+    assert fixed(8) == 100  # High: with the chroma format
+    fixed(16)
+    for _ in range(4):  # SPS id, chroma format, bit depths
+        golomb()
+    assert fixed(2) == 0  # no scaling lists
+    golomb()
+    assert golomb() == 0  # picture order count by its lowest bits
+    golomb(), golomb(), fixed(1), golomb(), golomb()
+    if not fixed(1):
+        fixed(1)
+    fixed(1)
+    if fixed(1):
+        for _ in range(4):
+            golomb()
+    assert bits[place] == "1"  # there is a VUI
+    bits = (bits[:place] + "01").ljust(len(bits), "0")
+    data[at + 2 : at + 2 + size] = int(bits, 2).to_bytes(size, "big")
+    path.write_bytes(data)
+
+
+def test_a_stream_that_hides_its_reordering_depth(make_video, decode_all) -> None:
+    """Opened quickly, the decoder does not know it beforehand."""
     path = make_video(options={"g": "20", "bf": "3", "x264-params": "b-pyramid=normal:ref=4"})
-    source = av.open(str(path))
-    stream = source.streams.video[0]
-    out = tmp_path / "hidden.mp4"
-    rewrite = av.BitStreamFilterContext("h264_metadata=level=auto", stream)
-    with av.open(str(out), "w") as sink:
-        target = sink.add_stream_from_template(stream)
-        for packet in [*source.demux(stream)]:
-            for changed in rewrite.filter(packet) if packet.size else []:
-                changed.stream = target
-                sink.mux(changed)
-    source.close()
-    oracle = decode_all(out)
-    with open_source(out) as video:
+    _without_usability_information(path)
+    assert is_plain(path)
+    oracle = decode_all(path)
+    assert len(oracle.images) == 40
+    with open_source(path) as video:
         for wanted in ([5], [1, 2, 3], [0, 19, 20, 39], list(range(40))):
             batch = video.fetch(wanted)
             assert batch.missing == ()
             for index, image in zip(wanted, batch.frames, strict=True):
                 np.testing.assert_array_equal(image, oracle.images[index])
+
+
+@pytest.mark.parametrize("lost", ["everything", "one group"])
+def test_what_a_quickly_opened_decoder_loses_is_decoded_again(
+    lost, make_video, decode_all, monkeypatch
+) -> None:
+    path = make_video(options=X264)
+    oracle = decode_all(path)
+    looks = []
+
+    def losing(reader, table, groups, emit):
+        looks.append(reader.is_quick)
+        if not reader.is_quick:
+            return decode_groups(reader, table, groups, emit)
+        if lost == "everything":
+            return groups
+        return [*decode_groups(reader, table, groups[1:], emit), groups[0]]
+
+    monkeypatch.setattr(file_video, "decode_groups", losing)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    with open_source(path) as video:
+        batch = video.sample(num_frames=9)
+    assert looks == [True, False]
+    assert batch.missing == ()
+    for index, image in zip(batch.frame_indices, batch.frames, strict=True):
+        np.testing.assert_array_equal(image, oracle.images[index])
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -116,3 +120,32 @@ def test_without_the_native_module(monkeypatch) -> None:
     expected = resize(images, (7, 40))
     monkeypatch.setattr("omni_sdk.media.resize.core", lambda: None)
     np.testing.assert_array_equal(resize(images, (7, 40)), expected)
+
+
+def test_the_portable_passes_give_the_same_bytes() -> None:
+    program = (
+        "import hashlib, numpy as np; from omni_sdk.native import core\n"
+        "random = np.random.default_rng(5); digest = hashlib.sha256()\n"
+        "for sizes in ((61, 83, 20, 17), (33, 40, 70, 95), (16, 48, 16, 30), (40, 34, 9, 34)):\n"
+        "    h, w, nh, nw = sizes\n"
+        "    images = random.integers(0, 256, (1, h, w, 3), dtype=np.uint8)\n"
+        "    digest.update(core().resize(images, nh, nw, 'bicubic').tobytes())\n"
+        "    y, u, v = (random.integers(0, 256, n, dtype=np.uint8) for n in (48 * 36, 432, 432))\n"
+        "    inverse = (117489, 138438, 13975, 34925)\n"
+        "    for to in ((36, 48), (nh, nw)):\n"
+        "        rgb = core().yuv_to_rgb([y, u, v], [48, 24, 24], (36, 48), to, 'bicubic', inverse, 0)\n"
+        "        digest.update(rgb.tobytes())\n"
+        "print(digest.hexdigest())\n"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **extra},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for extra in ({}, {"OMNI_SDK_NO_AVX2": "1"})
+    }
+    assert len(digests) == 1
+    assert len(digests.pop()) == 65
