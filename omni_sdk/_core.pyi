@@ -23,3 +23,55 @@ def boundary(mask: NDArray[np.uint8]) -> NDArray[np.bool_]: ...
 def boundary_match(
     a: NDArray[np.uint8], b: NDArray[np.uint8], radius: int
 ) -> tuple[int, int, int, int]: ...
+
+# resize: omni_sdk.media.resize
+def resize(
+    images: NDArray[np.uint8], height: int, width: int, filter: str
+) -> NDArray[np.uint8]: ...
+def resize_plane(
+    plane: object, row_stride: int, size: tuple[int, int], wanted: tuple[int, int], filter: str
+) -> NDArray[np.uint8]: ...
+def yuv_to_rgb(
+    planes: Sequence[object],
+    strides: Sequence[int],
+    size: tuple[int, int],
+    wanted: tuple[int, int],
+    filter: str,
+    inverse: Sequence[int],
+    is_full_range: bool,
+) -> NDArray[np.uint8]: ...
+
+# carrying masks: omni_sdk.dus.carry
+def flow_select(
+    luma: NDArray[np.uint8], mask: NDArray[np.uint8], box: tuple[int, int, int, int], count: int
+) -> NDArray[np.float64]: ...
+def flow_track(
+    before: NDArray[np.uint8],
+    after: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    box: tuple[int, int, int, int],
+    points: NDArray[np.float64],
+    guesses: NDArray[np.float64],
+    levels: int,
+    iterations: int,
+) -> NDArray[np.float64]: ...
+def flow_fit(
+    matches: NDArray[np.float64], prior: NDArray[np.float64], radius: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+def flow_smooth(
+    matches: NDArray[np.float64],
+    affine: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    radius: float,
+) -> NDArray[np.float64]: ...
+def flow_warp(
+    mask: NDArray[np.uint8],
+    anchor: NDArray[np.uint8],
+    current: NDArray[np.uint8],
+    matches: NDArray[np.float64],
+    affine: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    radius: float,
+    box: tuple[int, int, int, int],
+    cell: int,
+) -> NDArray[np.bool_]: ...

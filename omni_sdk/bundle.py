@@ -104,13 +104,18 @@ def embedded(name: str) -> Path | None:
 def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
     """Hash every file of a directory and write its manifest.json; return it with `files` filled in."""
     files = {
-        path.relative_to(directory).as_posix(): FileSpec(path.stat().st_size, sha256(path))
+        path.relative_to(directory).as_posix(): file_spec(path)
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
     fields = schema.to_dict(manifest) | {"files": schema.to_dict(files)}
     (directory / MANIFEST).write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
     return schema.from_dict(Manifest, json.loads(json.dumps(fields)))
+
+
+def file_spec(path: Path) -> FileSpec:
+    """Return a file's entry in the manifest."""
+    return FileSpec(path.stat().st_size, sha256(path))
 
 
 def sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 def _check(condition: bool, message: str) -> None:
@@ -75,18 +76,26 @@ class TrackingConfig:
         match_iou: IoU, in (0, 1], from which a keyframe's box is taken to be an object that is already
             tracked there.
         backward: also fill the frames before the first keyframe.
+        stride: the tracker's model runs on every `stride`-th frame and on keyframes, in [1, 32]; the masks of
+            the frames in between are carried along with the pictures. "auto": as soon as they can no
+            longer be carried with confidence, and on every eighth frame.
     """
 
     max_keyframes: int = 4
     max_conditioning: int = 4
     match_iou: float = 0.5
     backward: bool = True
+    stride: int | Literal["auto"] = 1
 
     def __post_init__(self) -> None:
         _check(self.max_keyframes >= 1, f"max_keyframes must be >= 1, got {self.max_keyframes!r}")
         _check(
             self.max_conditioning >= 1,
             f"max_conditioning must be >= 1, got {self.max_conditioning!r}",
+        )
+        _check(
+            self.stride == "auto" or (isinstance(self.stride, int) and 1 <= self.stride <= 32),
+            f"stride must be in [1, 32] or 'auto', got {self.stride!r}",
         )
         _check(0 < self.match_iou <= 1, f"match_iou must be in (0, 1], got {self.match_iou!r}")
 

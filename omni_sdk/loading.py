@@ -27,6 +27,7 @@ def load_stages(
     revision: str | None,
     local_files_only: bool,
     tracker: str | os.PathLike[str] | None,
+    threads: int | None = None,
 ) -> Stages:
     """Load the stages of a bundle or, with backend "torch", of checkpoints.
 
@@ -46,14 +47,21 @@ def load_stages(
         )
     if tracker is not None:
         raise ValueError("tracker= is for backend='torch'; a bundle names its own tracker")
-    return _from_bundle(directory, device=device, backend=backend, providers=providers)
+    return _from_bundle(
+        directory, device=device, backend=backend, providers=providers, threads=threads
+    )
 
 
 def _from_bundle(
-    directory: Path, *, device: str, backend: str, providers: Sequence[Any] | None
+    directory: Path,
+    *,
+    device: str,
+    backend: str,
+    providers: Sequence[Any] | None,
+    threads: int | None,
 ) -> Stages:
     bundle = Bundle.open(directory)
-    loader = open_loader(backend, device=device, providers=providers)
+    loader = open_loader(backend, device=device, providers=providers, threads=threads)
     reasoner: Reasoner | None = None
     grounder: Grounder | None = None
     tracker: Tracker | None = None

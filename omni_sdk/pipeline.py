@@ -76,6 +76,7 @@ class Pipeline:
         local_files_only: bool = False,
         tracker: str | os.PathLike[str] | None = None,
         limits: MediaLimits | None = None,
+        threads: int | None = None,
     ) -> Pipeline:
         """Load the models.
 
@@ -89,6 +90,7 @@ class Pipeline:
             local_files_only: never download.
             tracker: with backend="torch": the tracker's checkpoint directory or hub id.
             limits: what a source may cost; None: the defaults and OMNI_SDK_MAX_* variables.
+            threads: CPU threads of one operator (ONNX); None: the engine decides.
 
         Raises:
             BundleError: the directory is incomplete, altered or of another schema.
@@ -103,6 +105,7 @@ class Pipeline:
             revision=revision,
             local_files_only=local_files_only,
             tracker=tracker,
+            threads=threads,
         )
         return cls(*stages, limits=limits or MediaLimits.from_environment())
 
@@ -261,15 +264,15 @@ class _Frames:
         self.height, self.width = video.info.height, video.info.width
         self.num_frames = video.info.num_frames
 
-    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        frames = self._video.forward(start, stop, size=self._size)
+    def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
+        frames = self._video.forward(start, stop, size=self._size, luma=luma)
         for f in self._watch.iterate("decode", frames):
-            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image)
+            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image, f.luma)
 
-    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        frames = self._video.backward(start, stop, size=self._size)
+    def backward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
+        frames = self._video.backward(start, stop, size=self._size, luma=luma)
         for f in self._watch.iterate("decode", frames):
-            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image)
+            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image, f.luma)
 
 
 def _need(stage: T | None) -> T:

@@ -50,7 +50,7 @@ class VideoInfo:
     corrupt_frames: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no truth value to compare by
 class GroundedObject:
     """An object on a keyframe: its id in the tracks, (4,) float32 xyxy pixels, and its label."""
 
@@ -80,7 +80,7 @@ class Keyframe:
     objects: tuple[GroundedObject, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no truth value to compare by
 class MaskTrack:
     """One object's masks over the source.
 
@@ -92,6 +92,8 @@ class MaskTrack:
         pts_seconds: (T,) float64.
         rles: T COCO compressed RLE strings; an absent object has an empty mask.
         scores: (T,) float32 object score (logit; > 0 means present).
+        sources: T times "tracked" by the model or "propagated" from a frame near by; empty: all tracked.
+        confidences: (T,) float32 in [0, 1], of propagated masks (1 for tracked ones); empty: all 1.
     """
 
     object_id: int
@@ -101,6 +103,8 @@ class MaskTrack:
     pts_seconds: NDArray[np.float64]
     rles: tuple[bytes, ...]
     scores: NDArray[np.float32]
+    sources: tuple[str, ...] = ()
+    confidences: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     def __len__(self) -> int:
         return len(self.rles)
@@ -140,6 +144,7 @@ class StageTimings:
     ground: float = 0.0
     encode: float = 0.0
     propagate: float = 0.0
+    carry: float = 0.0
     mask: float = 0.0
     total: float = 0.0
 
@@ -233,6 +238,8 @@ def build_tracks(
                 pts_seconds=np.array([f.pts_seconds for f, _ in rows], np.float64),
                 rles=tuple(m.counts for _, m in rows),
                 scores=np.array([m.score for _, m in rows], np.float32),
+                sources=tuple(m.source for _, m in rows),
+                confidences=np.array([m.confidence for _, m in rows], np.float32),
             )
         )
     return tuple(tracks)
@@ -258,7 +265,17 @@ def _keyframe_dict(keyframe: Keyframe) -> dict[str, Any]:
 
 def _track_dict(track: MaskTrack) -> dict[str, Any]:
     size = list(track.size)
-    rows = zip(track.frame_indices, track.pts_seconds, track.scores, track.rles, strict=True)
+    sources = track.sources or ("tracked",) * len(track)
+    confidences = track.confidences if len(track.confidences) else np.ones(len(track), np.float32)
+    rows = zip(
+        track.frame_indices,
+        track.pts_seconds,
+        track.scores,
+        sources,
+        confidences,
+        track.rles,
+        strict=True,
+    )
     return {
         "object_id": track.object_id,
         "label": track.label,
@@ -268,8 +285,10 @@ def _track_dict(track: MaskTrack) -> dict[str, Any]:
                 "frame_index": int(index),
                 "pts_seconds": float(pts),
                 "score": float(score),
+                "source": source,
+                "confidence": round(float(confidence), 4),
                 "rle": {"size": size, "counts": counts.decode("ascii")},
             }
-            for index, pts, score, counts in rows
+            for index, pts, score, source, confidence, counts in rows
         ],
     }

@@ -127,10 +127,17 @@ class TrackerFrame:
     frame_index: int
     pts_seconds: float
     image: Image  # (S, S, 3), whatever the aspect ratio of the source, as SAM 2 wants it
+    luma: NDArray[np.uint8] | None = (
+        None  # (height, width) of the source; only where it was asked for
+    )
 
 
 class FrameSource(Protocol):
-    """Frames of a source at the tracker's size, at bounded memory, in both directions."""
+    """Frames of a source at the tracker's size, at bounded memory, in both directions.
+
+    For a `TrackingConfig.stride` other than 1 both walks must take `luma=True` as well, which asks for
+    `TrackerFrame.luma`.
+    """
 
     height: int
     """Height in pixels of the source; masks have this size."""
@@ -171,11 +178,15 @@ class ObjectMask:
         counts: COCO compressed RLE string of the (height, width) mask; the mask is empty where the
             object is absent.
         score: the tracker's object score (logit; > 0 means present).
+        source: "tracked" by the model, or "propagated" from a tracked frame near by.
+        confidence: in [0, 1], of a propagated mask; 1 for tracked ones.
     """
 
     object_id: int
     counts: bytes
     score: float
+    source: str = "tracked"
+    confidence: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ py::bytes rleUnion(const std::vector<py::bytes>& counts, int64_t height, int64_t
   const auto texts = textsOf(counts);
   return unlocked([&] {
     checkMaskSize(height, width);
-    Runs all{static_cast<uint32_t>(height * width)};
+    Runs all{static_cast<int32_t>(height * width)};
     for (std::string_view text : texts) all = runsUnion(all, parseRle(text, height, width));
     return formatRle(all);
   });

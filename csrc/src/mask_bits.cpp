@@ -46,7 +46,8 @@ OMNI_MULTIVERSION void transposeBlock(uint64_t* block) {
 }
 
 // One line of the plane from `length` bytes that lie `stride` apart.
-void packLine(const uint8_t* data, ptrdiff_t stride, int64_t length, uint64_t* line) {
+OMNI_MULTIVERSION void packLine(const uint8_t* data, ptrdiff_t stride, int64_t length,
+                                uint64_t* line) {
   const int64_t whole = stride == 1 ? length / 64 : 0;
   for (int64_t k = 0; k < whole; ++k) line[k] = packWord(data + 64 * k);
   uint8_t bytes[64];

@@ -3,30 +3,48 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
+
+#include "omni/multiversion.h"
 
 namespace omni {
 namespace {
 
 constexpr int kMaxGroups = 7;  // 35 bits: more than any run of a mask of kMaxMaskPixels needs
 
-// Appends runs to COCO's text. Grows geometrically and writes through a pointer.
-class RleWriter {
- public:
-  RleWriter() { text_.resize(256); }
+constexpr int64_t kBatch = 256;  // runs printed together
 
-  void append(int64_t run) {
-    int64_t x = index_ > 2 ? run - previous_[index_ & 1] : run;
-    previous_[index_ & 1] = run;
-    ++index_;
-    if (used_ + kMaxGroups + 1 > text_.size()) text_.resize(2 * text_.size());
-    char* out = text_.data() + used_;
-    for (bool more = true; more;) {
-      int group = static_cast<int>(x & 0x1f);
-      x >>= 5;
-      more = (group & 0x10) ? x != -1 : x != 0;
-      *out++ = static_cast<char>((group | (more ? 0x20 : 0)) + 48);
+// What each of n <= kBatch runs becomes: `runs` minus the runs two before (`runs[-2]` on), as up to four
+// characters, low byte first, and their number. False where one needs more than four.
+OMNI_MULTIVERSION bool printShort(const int32_t* runs, int64_t n, uint32_t* characters,
+                                  int32_t* lengths) {
+  int32_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t x = runs[i] - runs[i - 2];
+    const int32_t magnitude = x ^ (x >> 31);  // x, or ~x where negative
+    largest |= magnitude;
+    const auto bits = static_cast<uint32_t>(x);
+    const uint32_t groups = (bits & 0x1f) | (bits & 0x3e0) << 3 | (bits & 0x7c00) << 6 |
+                            (bits & 0xf8000) << 9;
+    const uint32_t more = (magnitude > 15 ? 0x20u : 0) | (magnitude > 511 ? 0x2000u : 0) |
+                          (magnitude > 16383 ? 0x200000u : 0);
+    characters[i] = (groups | more) + 0x30303030u;
+    lengths[i] = 1 + (magnitude > 15) + (magnitude > 511) + (magnitude > 16383);
+  }
+  return largest < 1 << 19;
+}
+
+// Writes runs as COCO's text.
+class RunPrinter {
+ public:
+  void print(const int32_t* runs, int64_t n) {
+    if (first_ && n > 0) {
+      reserve(1);
+      printLong(*runs++);  // and nothing is stored minus the first run: its place holds a zero
+      --n;
+      first_ = false;
     }
-    used_ = static_cast<size_t>(out - text_.data());
+    for (; n > 0; n -= kBatch, runs += kBatch) printBatch(runs, std::min(n, kBatch));
   }
 
   std::string finish() {
@@ -35,11 +53,83 @@ class RleWriter {
   }
 
  private:
+  void printBatch(const int32_t* runs, int64_t n) {
+    int32_t* const batch = history_ + 2;
+    std::copy_n(runs, n, batch);
+    reserve(n);
+    uint32_t characters[kBatch];
+    int32_t lengths[kBatch];
+    if (printShort(batch, n, characters, lengths)) {
+      char* out = text_.data() + used_;
+      for (int64_t i = 0; i < n; ++i) {
+        std::memcpy(out, characters + i, sizeof characters[i]);
+        out += lengths[i];
+      }
+      used_ = static_cast<size_t>(out - text_.data());
+    } else {
+      for (int64_t i = 0; i < n; ++i) printLong(batch[i] - batch[i - 2]);
+    }
+    history_[0] = batch[n - 2];
+    history_[1] = batch[n - 1];
+  }
+
+  void printLong(int32_t x) {
+    for (bool more = true; more;) {
+      const int group = x & 0x1f;
+      x >>= 5;
+      more = (group & 0x10) ? x != -1 : x != 0;
+      text_[used_++] = static_cast<char>((group | (more ? 0x20 : 0)) + 48);
+    }
+  }
+
+  void reserve(int64_t runs) {
+    const size_t needed = used_ + static_cast<size_t>(runs * kMaxGroups);
+    if (needed > text_.size()) text_.resize(2 * needed);
+  }
+
   std::string text_;
   size_t used_ = 0;
-  size_t index_ = 0;
-  int64_t previous_[2] = {0, 0};
+  bool first_ = true;
+  int32_t history_[kBatch + 2] = {0, 0};  // the last two runs, then a batch
 };
+
+constexpr int kGroup = 4;  // words looked at together
+constexpr int kEager = 2;  // changes of a word written before their number is looked at
+
+// Writes where pixels of a line differ from the one before (`before` for the first, then updated to
+// the line's last pixel), counted from `origin`, and returns how many do. `scratch` holds the line's
+// words, rounded up to whole groups; `out` has room for the line's length + kEager.
+//
+// Whether a word of a noisy mask has changes, and how many, no machine can predict: a group of words
+// is skipped where none has any, else the first kEager of each word are written unseen.
+OMNI_MULTIVERSION int64_t findChanges(const uint64_t* line, int64_t words, uint64_t tailMask,
+                                      uint64_t* before, uint64_t* scratch, int32_t origin,
+                                      int32_t* out) {
+  const int32_t* const begin = out;
+  scratch[0] = line[0] ^ (line[0] << 1 | *before);
+  for (int64_t k = 1; k < words; ++k) scratch[k] = line[k] ^ (line[k] << 1 | line[k - 1] >> 63);
+  scratch[words - 1] &= tailMask;
+  for (int64_t k = words; k % kGroup != 0; ++k) scratch[k] = 0;
+  // the last pixel of a line is the highest bit that is not padding
+  *before = (line[words - 1] & (tailMask ^ tailMask >> 1)) != 0;
+  for (int64_t group = 0; group < words; group += kGroup) {
+    const uint64_t* from = scratch + group;
+    if ((from[0] | from[1] | from[2] | from[3]) == 0) continue;
+    for (int64_t k = 0; k < kGroup; ++k) {
+      uint64_t changes = from[k];
+      const auto base = static_cast<int32_t>(origin + 64 * (group + k));
+      int32_t* const end = out + __builtin_popcountll(changes);
+      // The sentinel only keeps trailingZeros defined; what lies beyond `end` is overwritten.
+      constexpr uint64_t kSentinel = uint64_t{1} << 63;
+      for (int i = 0; i < kEager; ++i, changes &= changes - 1)
+        out[i] = base + trailingZeros(changes | kSentinel);
+      for (out += kEager; out < end; changes &= changes - 1)
+        *out++ = base + trailingZeros(changes);
+      out = end;
+    }
+  }
+  return out - begin;
+}
 
 [[noreturn]] void malformed(const std::string& what) {
   throw std::invalid_argument("malformed RLE counts: " + what);
@@ -51,8 +141,8 @@ class RunCursor {
   explicit RunCursor(const Runs& runs) : runs_(runs) { settle(); }
   bool done() const { return next_ > runs_.size(); }
   bool foreground() const { return value_; }
-  uint32_t left() const { return left_; }
-  void advance(uint32_t n) {
+  int32_t left() const { return left_; }
+  void advance(int32_t n) {
     left_ -= n;
     if (left_ == 0) settle();
   }
@@ -68,7 +158,7 @@ class RunCursor {
 
   const Runs& runs_;
   size_t next_ = 0;
-  uint32_t left_ = 0;
+  int32_t left_ = 0;
   bool value_ = false;
 };
 
@@ -79,37 +169,32 @@ bool disjoint(const PixelBox& a, const PixelBox& b) {
 }  // namespace
 
 std::string encodeRle(const BitPlane& columns) {
-  RleWriter writer;
-  const int64_t words = columns.words;
-  const int tail = static_cast<int>(columns.length - 64 * (words - 1));
-  const uint64_t tailMask = columns.tailMask();
-  int64_t last = 0;      // where the current run began
-  uint64_t before = 0;   // value of the pixel before the current word; background before the first
-  int64_t position = 0;  // column-major index of the word's first pixel
+  RunPrinter printer;
+  std::vector<uint64_t> scratch(columns.words + kGroup);
+  std::vector<int32_t> ends(kBatch + columns.length + kEager + 1);  // of runs, column-major
+  int32_t last = 0;
+  const auto flush = [&](int64_t n) {
+    for (int64_t i = 0; i < n; ++i) ends[i] -= std::exchange(last, ends[i]);
+    printer.print(ends.data(), n);
+  };
+  int64_t n = 0;
+  uint64_t before = 0;
   for (int64_t x = 0; x < columns.lines; ++x) {
-    const uint64_t* line = columns.line(x);
-    for (int64_t k = 0; k < words; ++k) {
-      const bool isLast = k == words - 1;
-      const uint64_t word = line[k];
-      uint64_t changes = word ^ (word << 1 | before);
-      if (isLast) changes &= tailMask;
-      before = (word >> (isLast ? tail - 1 : 63)) & 1;
-      for (; changes != 0; changes &= changes - 1) {
-        const int64_t at = position + trailingZeros(changes);
-        writer.append(at - last);
-        last = at;
-      }
-      position += isLast ? tail : 64;
-    }
+    n += findChanges(columns.line(x), columns.words, columns.tailMask(), &before, scratch.data(),
+                     static_cast<int32_t>(x * columns.length), ends.data() + n);
+    if (n < kBatch) continue;
+    flush(n);
+    n = 0;
   }
-  writer.append(position - last);
-  return writer.finish();
+  ends[n++] = static_cast<int32_t>(columns.lines * columns.length);
+  flush(n);
+  return printer.finish();
 }
 
 std::string formatRle(const Runs& runs) {
-  RleWriter writer;
-  for (uint32_t run : runs) writer.append(run);
-  return writer.finish();
+  RunPrinter printer;
+  printer.print(runs.data(), static_cast<int64_t>(runs.size()));
+  return printer.finish();
 }
 
 Runs parseRle(std::string_view text, int64_t height, int64_t width) {
@@ -140,7 +225,7 @@ Runs parseRle(std::string_view text, int64_t height, int64_t width) {
     total += x;
     if (total > pixels)
       malformed("runs exceed the " + std::to_string(pixels) + " pixels of the mask");
-    runs.push_back(static_cast<uint32_t>(x));
+    runs.push_back(static_cast<int32_t>(x));
   }
   if (total != pixels)
     malformed("runs cover " + std::to_string(total) + " of " + std::to_string(pixels) + " pixels");
@@ -204,7 +289,7 @@ PixelBox runsBox(const Runs& runs, int64_t height) {
 int64_t runsIntersection(const Runs& a, const Runs& b) {
   int64_t common = 0;
   for (RunCursor ca(a), cb(b); !ca.done() && !cb.done();) {
-    const uint32_t n = std::min(ca.left(), cb.left());
+    const int32_t n = std::min(ca.left(), cb.left());
     if (ca.foreground() && cb.foreground()) common += n;
     ca.advance(n);
     cb.advance(n);
@@ -216,9 +301,9 @@ Runs runsUnion(const Runs& a, const Runs& b) {
   Runs out;
   out.reserve(a.size() + b.size());
   bool value = false;
-  uint32_t run = 0;
+  int32_t run = 0;
   for (RunCursor ca(a), cb(b); !ca.done() && !cb.done();) {
-    const uint32_t n = std::min(ca.left(), cb.left());
+    const int32_t n = std::min(ca.left(), cb.left());
     if ((ca.foreground() || cb.foreground()) != value) {
       out.push_back(run);
       run = 0;

@@ -2,10 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
 #include "omni/multiversion.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 namespace omni {
 namespace {
@@ -49,47 +54,94 @@ struct Bounds {
 // 2^-20 of the larger magnitude (plus the smallest normal number, for underflow) therefore bounds it,
 // and a block whose bounds lie on one side of the threshold needs no interpolation. Non-finite values
 // give unlimited bounds: such blocks are always computed.
-Bounds blockBounds(const float* row, int64_t begin, int64_t end) {
-  float low = row[begin], high = row[begin];
-  bool finite = true;
-  for (int64_t x = begin; x < end; ++x) {
-    low = std::min(low, row[x]);
-    high = std::max(high, row[x]);
-    finite &= std::isfinite(row[x]);
-  }
+// Float bits as integers of the same order, in which NaN lies beyond the infinities.
+int32_t orderedBits(float v) {
+  int32_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+
+float fromOrderedBits(int32_t key) {
+  const int32_t bits = key ^ ((key >> 31) & 0x7fffffff);
+  float v;
+  std::memcpy(&v, &bits, sizeof v);
+  return v;
+}
+
+Bounds boundsOf(const int32_t* keys, int64_t n) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  if (!finite) return {-kInfinity, kInfinity};
+  int32_t lowKey = keys[0], highKey = keys[0];
+  for (int64_t i = 1; i < n; ++i) {
+    lowKey = std::min(lowKey, keys[i]);
+    highKey = std::max(highKey, keys[i]);
+  }
+  if (lowKey <= orderedBits(-kInfinity) || highKey >= orderedBits(kInfinity))
+    return {-kInfinity, kInfinity};
+  const float low = fromOrderedBits(lowKey), high = fromOrderedBits(highKey);
   const float margin = std::max(std::fabs(low), std::fabs(high)) * 0x1p-20f +
                        std::numeric_limits<float>::min();
   return {low - margin, high + margin};
 }
 
-OMNI_MULTIVERSION void interpolateAcross(const float* row, const int32_t* lo, const int32_t* hi,
-                                         const float* w0, const float* w1, int64_t n,
-                                         float* out) {
-  for (int64_t i = 0; i < n; ++i)
-    out[i] = __builtin_fmaf(row[lo[i]], w0[i], row[hi[i]] * w1[i]);
+// A source pixel and its right neighbour.
+struct Pair {
+  float left, right;
+};
+
+// Not multi-versioned on purpose: compilers would use gathers, which are slower than plain loads.
+void gatherPairs(const float* row, const int32_t* lo, int64_t n, Pair* out) {
+  for (int64_t i = 0; i < n; ++i) std::memcpy(out + i, row + lo[i], sizeof(Pair));
 }
 
-OMNI_MULTIVERSION void thresholdBetween(const float* top, const float* bottom, float w0, float w1,
-                                        float threshold, uint8_t* out) {
-  for (int i = 0; i < kBlock; ++i)
-    out[i] = __builtin_fmaf(top[i], w0, bottom[i] * w1) > threshold;
+OMNI_MULTIVERSION void interpolateAcross(const Pair* pairs, const float* w0, const float* w1,
+                                         int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = __builtin_fmaf(pairs[i].left, w0[i], pairs[i].right * w1[i]);
+}
+
+// One word of the mask, between two source rows.
+OMNI_MULTIVERSION uint64_t thresholdBetween(const float* top, const float* bottom, float w0,
+                                            float w1, float threshold) {
+  float values[kBlock];
+  for (int i = 0; i < kBlock; ++i) values[i] = __builtin_fmaf(top[i], w0, bottom[i] * w1);
+#if defined(__SSE2__)
+  const __m128 limit = _mm_set1_ps(threshold);
+  uint64_t word = 0;
+  for (int i = 0; i < kBlock; i += 4) {
+    const int above = _mm_movemask_ps(_mm_cmpgt_ps(_mm_loadu_ps(values + i), limit));
+    word |= static_cast<uint64_t>(static_cast<unsigned>(above)) << i;
+  }
+  return word;
+#else
+  uint8_t bytes[kBlock];
+  for (int i = 0; i < kBlock; ++i) bytes[i] = values[i] > threshold;
+  return packWord(bytes);
+#endif
 }
 
 // One source row: its bounds per block and, where a block was needed, its horizontal interpolation.
 class SourceRow {
  public:
   SourceRow(const Axis& across, int64_t width, int64_t blocks)
-      : across_(across), width_(width), bounds_(blocks), ready_(blocks), values_(blocks * kBlock) {}
+      : across_(across),
+        width_(width),
+        row_(width + 1),
+        keys_(width + 1),
+        bounds_(blocks),
+        ready_(blocks),
+        values_(blocks * kBlock) {}
 
   void load(const float* logits, int64_t index) {
     if (index_ == index) return;
     index_ = index;
-    row_ = logits + index * width_;
+    std::copy_n(logits + index * width_, width_, row_.begin());
+    row_[width_] = row_[width_ - 1];  // the right neighbour of the last pixel is itself
+    std::transform(row_.begin(), row_.end(), keys_.begin(), orderedBits);
     std::fill(ready_.begin(), ready_.end(), uint8_t{0});
-    for (size_t k = 0; k < bounds_.size(); ++k)
-      bounds_[k] = blockBounds(row_, across_.lo[first(k)], across_.hi[last(k)] + 1);
+    for (size_t k = 0; k < bounds_.size(); ++k) {
+      const int64_t begin = across_.lo[first(k)];
+      bounds_[k] = boundsOf(&keys_[begin], across_.lo[last(k)] + 2 - begin);
+    }
   }
 
   const Bounds& bounds(int64_t block) const { return bounds_[block]; }
@@ -98,9 +150,10 @@ class SourceRow {
     float* out = values_.data() + block * kBlock;
     if (!ready_[block]) {
       ready_[block] = 1;
-      const int64_t x = first(block);
-      interpolateAcross(row_, &across_.lo[x], &across_.hi[x], &across_.w0[x], &across_.w1[x],
-                        last(block) + 1 - x, out);
+      const int64_t x = first(block), n = last(block) + 1 - x;
+      Pair pairs[kBlock];
+      gatherPairs(row_.data(), &across_.lo[x], n, pairs);
+      interpolateAcross(pairs, &across_.w0[x], &across_.w1[x], n, out);
     }
     return out;
   }
@@ -114,7 +167,8 @@ class SourceRow {
   const Axis& across_;
   int64_t width_;
   int64_t index_ = -1;
-  const float* row_ = nullptr;
+  std::vector<float> row_;
+  std::vector<int32_t> keys_;
   std::vector<Bounds> bounds_;
   std::vector<uint8_t> ready_;
   std::vector<float> values_;
@@ -129,7 +183,6 @@ BitPlane upsampleLogits(const float* logits, int64_t height, int64_t width, int6
   const Axis down = makeAxis(height, outHeight), across = makeAxis(width, outWidth);
   // Rows lo and hi of an output row are neighbours (or the same): one slot for even rows, one for odd.
   SourceRow slots[2] = {{across, width, rows.words}, {across, width, rows.words}};
-  uint8_t bytes[kBlock];
   for (int64_t y = 0; y < outHeight; ++y) {
     SourceRow& top = slots[down.lo[y] & 1];
     SourceRow& bottom = slots[down.hi[y] & 1];
@@ -141,8 +194,8 @@ BitPlane upsampleLogits(const float* logits, int64_t height, int64_t width, int6
       if (std::min(a.low, b.low) > threshold) {
         line[k] = ~uint64_t{0};
       } else if (!(std::max(a.high, b.high) <= threshold)) {
-        thresholdBetween(top.values(k), bottom.values(k), down.w0[y], down.w1[y], threshold, bytes);
-        line[k] = packWord(bytes);
+        line[k] =
+            thresholdBetween(top.values(k), bottom.values(k), down.w0[y], down.w1[y], threshold);
       }
     }
     line[rows.words - 1] &= rows.tailMask();

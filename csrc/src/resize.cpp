@@ -6,20 +6,12 @@
 #include <stdexcept>
 #include <string>
 
-// The inner loops are written so that the compiler vectorises them; on x86-64 with glibc it also makes an
-// AVX2 version, chosen when the module is loaded. Integer arithmetic: every version gives the same bytes.
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__)
-#define OMNI_MULTIVERSION __attribute__((target_clones("avx2", "default")))
-#else
-#define OMNI_MULTIVERSION
-#endif
+#include "resize_rows.h"
 
 namespace omni {
 namespace {
 
-constexpr std::int64_t channels = 3;
-constexpr std::int64_t block_rows = 16;  // rows that the horizontal pass handles at once
+using rows::channels;
 
 double filter_value(Filter filter, double x) {
   x = std::abs(x);
@@ -33,73 +25,59 @@ double filter_value(Filter filter, double x) {
   return x < 2.0 ? (((x - 5.0) * x + 8.0) * x - 4.0) * a : 0.0;
 }
 
-inline std::uint8_t clamp_to_byte(std::int32_t value) {
-  return static_cast<std::uint8_t>(std::min(std::max(value, 0), 255));
-}
-
-// Rows [0, rows) of an image -> rows of the target width; rows <= block_rows.
-// `columns` is scratch of width * channels * block_rows: the block transposed, so that one tap is one
-// contiguous run over the rows.
-OMNI_MULTIVERSION
-void horizontal_block(const std::uint8_t* source, std::uint8_t* target, std::int64_t rows,
-                      std::int64_t from_width, std::int64_t to_width, const AxisWeights& weights,
-                      std::int16_t* columns) {
-  const std::int64_t from_stride = from_width * channels;
-  const std::int64_t to_stride = to_width * channels;
-  for (std::int64_t row = 0; row < block_rows; ++row) {
-    const std::uint8_t* line = source + std::min(row, rows - 1) * from_stride;
-    for (std::int64_t x = 0; x < from_stride; ++x) {
-      columns[x * block_rows + row] = line[x];
-    }
-  }
-  const std::int32_t half = 1 << (weights.precision - 1);
-  for (std::int64_t x = 0; x < to_width; ++x) {
-    const std::int16_t* taps = weights.values.data() + x * weights.taps;
-    const std::int32_t count = weights.counts[x];
-    for (std::int64_t channel = 0; channel < channels; ++channel) {
-      std::int32_t sums[block_rows];
-      for (std::int64_t row = 0; row < block_rows; ++row) {
-        sums[row] = half;
-      }
-      const std::int16_t* column = columns + (weights.starts[x] * channels + channel) * block_rows;
-      for (std::int32_t j = 0; j < count; ++j, column += channels * block_rows) {
-        const std::int32_t weight = taps[j];
-        for (std::int64_t row = 0; row < block_rows; ++row) {
-          sums[row] += weight * static_cast<std::int32_t>(column[row]);
-        }
-      }
-      std::uint8_t* out = target + x * channels + channel;
-      for (std::int64_t row = 0; row < rows; ++row) {
-        out[row * to_stride] = clamp_to_byte(sums[row] >> weights.precision);
-      }
-    }
-  }
-}
-
-// One output row as the weighted sum of `count` input rows of `stride` bytes.
-OMNI_MULTIVERSION
-void vertical_row(const std::uint8_t* source, std::uint8_t* target, std::int64_t stride,
-                  const std::int16_t* taps, std::int32_t count, unsigned precision,
-                  std::int32_t* sums) {
-  std::fill(sums, sums + stride, 1 << (precision - 1));
-  for (std::int32_t j = 0; j < count; ++j) {
-    const std::uint8_t* line = source + j * stride;
-    const std::int32_t weight = taps[j];
-    for (std::int64_t x = 0; x < stride; ++x) {
-      sums[x] += weight * static_cast<std::int32_t>(line[x]);
-    }
-  }
-  for (std::int64_t x = 0; x < stride; ++x) {
-    target[x] = clamp_to_byte(sums[x] >> precision);
-  }
-}
-
 void check_side(std::int64_t side) {
   if (side < 1 || side > max_side) {
     throw std::invalid_argument("image sides must be in [1, " + std::to_string(max_side) + "], got " +
                                 std::to_string(side));
   }
 }
+
+// Taps whose weight was rounded to zero are not read.
+void drop_zeros(AxisWeights& weights) {
+  for (std::size_t i = 0; i < weights.starts.size(); ++i) {
+    std::int16_t* row = weights.values.data() + i * static_cast<std::size_t>(weights.stride);
+    std::int32_t& count = weights.counts[i];
+    while (count > 1 && row[count - 1] == 0) --count;
+    const std::int32_t zeros =
+        static_cast<std::int32_t>(std::find_if(row, row + count - 1, [](int w) { return w != 0; }) - row);
+    std::copy(row + zeros, row + count, row);
+    std::fill(row + count - zeros, row + count, std::int16_t{0});
+    weights.starts[i] += zeros;
+    count -= zeros;
+  }
+}
+
+// RGB rows in memory.
+struct PackedRows {
+  const std::uint8_t* source;
+  std::int64_t stride;
+  ImageSize size;
+
+  // The row itself, or a copy in `scratch` where reading a little beyond it would leave the image.
+  const std::uint8_t* row(std::int64_t index, std::uint8_t* scratch) const {
+    const std::int64_t length = size.width * channels;
+    if ((size.height - 1 - index) * stride >= rows::over_read) return source + index * stride;
+    std::memcpy(scratch, source + index * stride, static_cast<std::size_t>(length));
+    return scratch;
+  }
+  void copy(std::int64_t index, std::uint8_t* target) const {
+    std::memcpy(target, source + index * stride, static_cast<std::size_t>(size.width * channels));
+  }
+};
+
+// RGB rows made from a decoder's planes.
+struct ConvertedRows {
+  const YuvImage& source;
+  std::int64_t width;
+
+  const std::uint8_t* row(std::int64_t index, std::uint8_t* scratch) const {
+    source.row_to_rgb(index, width, scratch);
+    return scratch;
+  }
+  void copy(std::int64_t index, std::uint8_t* target) const {
+    source.row_to_rgb(index, width, target);
+  }
+};
 
 }  // namespace
 
@@ -112,17 +90,18 @@ AxisWeights axis_weights(std::int64_t input_size, std::int64_t output_size, Filt
   const double inverse = scale >= 1.0 ? 1.0 / scale : 1.0;
 
   AxisWeights result;
-  result.taps = static_cast<std::int32_t>(std::ceil(support)) * 2 + 1;
+  const std::int64_t taps = static_cast<std::int64_t>(std::ceil(support)) * 2 + 1;
+  result.stride = static_cast<std::int32_t>((taps + 3) / 4 * 4);
   result.starts.resize(static_cast<std::size_t>(output_size));
   result.counts.resize(static_cast<std::size_t>(output_size));
-  std::vector<double> exact(static_cast<std::size_t>(output_size * result.taps), 0.0);
+  std::vector<double> exact(static_cast<std::size_t>(output_size * result.stride), 0.0);
   double largest = 0.0;
   for (std::int64_t i = 0; i < output_size; ++i) {
     const double center = scale * (static_cast<double>(i) + 0.5);
     const auto first = std::max<std::int64_t>(static_cast<std::int64_t>(center - support + 0.5), 0);
     const auto last = std::min<std::int64_t>(static_cast<std::int64_t>(center + support + 0.5), input_size);
-    const auto count = std::clamp<std::int64_t>(last - first, 0, result.taps);
-    double* row = exact.data() + i * result.taps;
+    const auto count = std::clamp<std::int64_t>(last - first, 0, taps);
+    double* row = exact.data() + i * result.stride;
     double total = 0.0;
     for (std::int64_t j = 0; j < count; ++j) {
       row[j] = filter_value(filter, (static_cast<double>(j + first) - center + 0.5) * inverse);
@@ -144,40 +123,76 @@ AxisWeights axis_weights(std::int64_t input_size, std::int64_t output_size, Filt
   std::transform(exact.begin(), exact.end(), result.values.begin(), [unit](double weight) {
     return static_cast<std::int16_t>(weight * unit + (weight < 0 ? -0.5 : 0.5));
   });
+  drop_zeros(result);
   return result;
 }
 
-void resize_rgb(const std::uint8_t* source, std::uint8_t* target, std::int64_t count, ImageSize from,
-                ImageSize to, Filter filter) {
-  const AxisWeights across = axis_weights(from.width, to.width, filter);
-  const AxisWeights down = axis_weights(from.height, to.height, filter);
-  const std::int64_t from_stride = from.width * channels;
-  const std::int64_t to_stride = to.width * channels;
-  std::vector<std::uint8_t> narrow(static_cast<std::size_t>(from.height * to_stride));
-  std::vector<std::int16_t> columns(static_cast<std::size_t>(from_stride * block_rows));
-  std::vector<std::int32_t> sums(static_cast<std::size_t>(to_stride));
-  for (std::int64_t n = 0; n < count; ++n) {
-    if (from.width == to.width) {
-      std::memcpy(narrow.data(), source, narrow.size());
-    } else {
-      for (std::int64_t row = 0; row < from.height; row += block_rows) {
-        horizontal_block(source + row * from_stride, narrow.data() + row * to_stride,
-                         std::min(block_rows, from.height - row), from.width, to.width, across,
-                         columns.data());
-      }
-    }
-    if (from.height == to.height) {
-      std::memcpy(target, narrow.data(), narrow.size());
-    } else {
-      for (std::int64_t y = 0; y < to.height; ++y) {
-        vertical_row(narrow.data() + down.starts[static_cast<std::size_t>(y)] * to_stride,
-                     target + y * to_stride, to_stride, down.values.data() + y * down.taps,
-                     down.counts[static_cast<std::size_t>(y)], down.precision, sums.data());
-      }
-    }
-    source += from.height * from_stride;
-    target += to.height * to_stride;
+Resizer::Resizer(ImageSize from, ImageSize to, Filter filter)
+    : from_(from),
+      to_(to),
+      across_(axis_weights(from.width, to.width, filter)),
+      down_(axis_weights(from.height, to.height, filter)),
+      ring_rows_(*std::max_element(down_.counts.begin(), down_.counts.end()) + rows::block),
+      ring_stride_((to.width * channels + rows::over_write + 31) / 32 * 32) {
+  ring_.resize(static_cast<std::size_t>(ring_rows_ * ring_stride_));
+  padded_.resize(static_cast<std::size_t>(rows::block * (from.width * channels + rows::over_read)));
+  if (!rows::has_avx2()) {
+    columns_.resize(static_cast<std::size_t>(from.width * channels * rows::block));
   }
+}
+
+std::uint8_t* Resizer::ring_row(std::int64_t row) {
+  return ring_.data() + row % ring_rows_ * ring_stride_;
+}
+
+// Fills ring rows [first, first + block) as far as the image goes.
+template <class Rows>
+void Resizer::narrow_rows(const Rows& source, std::int64_t first) {
+  const std::uint8_t* sources[rows::block];
+  std::uint8_t* targets[rows::block];
+  const std::int64_t slot = from_.width * channels + rows::over_read;
+  for (std::int64_t k = 0; k < rows::block; ++k) {
+    const std::int64_t row = std::min(first + k, from_.height - 1);
+    const bool again = first + k > row;  // the block ends beyond the image: the last row, same bytes
+    sources[k] = again ? sources[k - 1] : source.row(row, padded_.data() + k * slot);
+    targets[k] = ring_row(row);
+  }
+  rows::horizontal(sources, targets, from_.width, across_, columns_.data());
+}
+
+template <class Rows>
+void Resizer::resize(const Rows& source, std::uint8_t* target) {
+  const std::int64_t size = to_.width * channels;
+  const bool as_wide = from_.width == to_.width, as_high = from_.height == to_.height;
+  std::vector<const std::uint8_t*> lines(static_cast<std::size_t>(down_.stride));
+  std::int64_t ready = 0;  // rows that the horizontal pass has done or skipped
+  for (std::int64_t y = 0; y < to_.height; ++y, target += size) {
+    const auto i = static_cast<std::size_t>(y);
+    const std::int64_t start = as_high ? y : down_.starts[i];
+    const std::int32_t count = as_high ? 1 : down_.counts[i];
+    for (ready = std::max(ready, start); ready < start + count; ready += as_wide ? 1 : rows::block) {
+      if (as_wide) {
+        source.copy(ready, ring_row(ready));
+      } else {
+        narrow_rows(source, ready);
+      }
+    }
+    for (std::int32_t j = 0; j < count; ++j) lines[static_cast<std::size_t>(j)] = ring_row(start + j);
+    if (as_high) {
+      std::memcpy(target, lines[0], static_cast<std::size_t>(size));
+    } else {
+      rows::vertical(lines.data(), target, size, down_.values.data() + y * down_.stride, count,
+                     down_.precision);
+    }
+  }
+}
+
+void Resizer::operator()(const std::uint8_t* source, std::int64_t row_stride, std::uint8_t* target) {
+  resize(PackedRows{source, row_stride, from_}, target);
+}
+
+void Resizer::operator()(const YuvImage& source, std::uint8_t* target) {
+  resize(ConvertedRows{source, from_.width}, target);
 }
 
 }  // namespace omni

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import onnx
 from omni_sdk import __version__
-from omni_sdk.bundle import MANIFEST, Bundle, write_manifest
+from omni_sdk.bundle import MANIFEST, Bundle, file_spec, write_manifest
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError
 from omni_sdk.hf.checkpoint import HUB_FILES, license_of, load_thinker
 from omni_sdk.hub import resolve
-from omni_sdk.manifest import SCHEMA_VERSION, FileSpec, Manifest, SourceSpec
+from omni_sdk.manifest import SCHEMA_VERSION, Manifest, SourceSpec
 
 from omni_export.onnx_export import check_operators, export_graph
 from omni_export.parity import check_parity, thinker_parity
@@ -143,8 +143,7 @@ def _add_thinker(
         sources=draft.sources | {"grs": source},
         graphs=draft.graphs | graphs,
         grs=checkpoint.spec,
-        # Parity needs the names; sizes and hashes follow when the directory is complete.
-        files=draft.files | {name: FileSpec(0, "") for name in files},
+        files=draft.files | {name: file_spec(directory / name) for name in files},
     )
     progress("checking the thinker's parity with transformers")
     rows = thinker_parity(checkpoint.model, Bundle(directory, draft), OnnxLoader("cpu"))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from omni_sdk.bundle import Bundle
+from omni_sdk.bundle import Bundle, file_spec
 from omni_sdk.dus.sam2 import Sam2Graphs, graph_specs
 from omni_sdk.engines.base import EngineLoader
 from omni_sdk.errors import BundleError
@@ -24,7 +24,6 @@ from omni_sdk.hf.tracker import MODULES, no_memory_embedding
 from omni_sdk.manifest import (
     SCHEMA_VERSION,
     DusSpec,
-    FileSpec,
     GraphSpec,
     Manifest,
     ParityRow,
@@ -60,7 +59,7 @@ def export_tracker(
     model = load_model(checkpoint)
     spec = dus_spec(model, checkpoint)
     graphs = write_graphs(model, spec, out_dir, exact_halves=exact_halves)
-    files = {f: FileSpec((out_dir / f).stat().st_size, "") for f in _files(spec, graphs)}
+    files = {f: file_spec(out_dir / f) for f in _files(spec, graphs)}
     manifest = Manifest(SCHEMA_VERSION, "parity", "0", "", "", {}, files, graphs, dus=spec)
     rows = check_parity(model, Sam2Graphs.open(loader, Bundle(out_dir, manifest)))
     return spec, graphs, rows

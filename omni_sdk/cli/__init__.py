@@ -14,6 +14,7 @@ from omni_sdk._version import __version__
 COMMANDS = {
     "run": "find what a question asks for, and its mask in every frame",
     "ask": "answer a plain question about a video in words",
+    "eval": "run a benchmark, score predictions, check a data set",
     "demo": "watch generated clips with the shipped models and score the answers",
     "verify": "check every file and graph of a bundle without running it",
     "inspect": "show what a bundle or a video holds",

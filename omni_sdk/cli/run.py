@@ -28,9 +28,9 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--allow-unparsed",
+        "--strict",
         action="store_true",
-        help="return an empty result when the reasoner's text cannot be parsed",
+        help="fail when the reasoner's text cannot be parsed (default: status 'unparsed', no tracks)",
     )
     common.declare_model(parser)
     common.declare_limits(parser)
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             sampling=SamplingConfig(num_frames=arguments.frames, audio=not arguments.no_audio),
             generation=GenerationConfig(temperature=arguments.temperature, seed=arguments.seed),
             tracking=TrackingConfig(max_keyframes=arguments.keyframes),
-            on_parse_error="empty" if arguments.allow_unparsed else "raise",
+            on_parse_error="raise" if arguments.strict else "empty",
         )
     except ValueError as e:
         raise QueryError(str(e)) from e
@@ -62,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         common.say(common.NANO_WARNING)
     source = int(arguments.video) if arguments.video.isdigit() else arguments.video
     result = pipeline(source, arguments.query, config=config)
+    if result.status == "unparsed":
+        common.say(f"the reasoner's text holds no readable answer: {result.answer[:200]!r}")
     if arguments.out is not None:
         result.save(arguments.out)
         common.say(f"written to {arguments.out}")

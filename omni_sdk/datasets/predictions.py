@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from omni_sdk.datasets import images
+from omni_sdk.datasets import images, png
 from omni_sdk.datasets.records import Sample
 
 
@@ -35,3 +35,14 @@ def read_predictions(
     for frame in range(len(sample.video)):
         path = prediction_path(root, sample, frame)
         yield images.read_mask(path) if path.is_file() else None
+
+
+def write_prediction(path: str | os.PathLike[str], mask: NDArray[np.bool_], value: int) -> None:
+    """Write the predicted mask of a frame as an 8-bit grey PNG; its folder must exist.
+
+    Args:
+        path: as from `prediction_path`.
+        mask: (H, W) bool.
+        value: of the object's pixels, 1 to 255; the background is 0.
+    """
+    Path(path).write_bytes(png.encode_grey(mask.astype(np.uint8) * np.uint8(value)))

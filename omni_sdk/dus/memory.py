@@ -33,12 +33,14 @@ class MemoryLimits:
         max_conditioning: prompted frames that are attended to, at least 1.
         stride: real frames between two frames that are processed; a memory `d` real frames away is
             `ceil(d / stride)` steps away, and distances of pointers stay in real frames.
+        by_order: the k-th nearest memory is k steps away, whatever `stride`: for uneven strides.
     """
 
     num_memories: int
     max_pointers: int
     max_conditioning: int
     stride: int = 1
+    by_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,9 @@ class MemoryBank:
         self.recent.append((index, memory.features))
         self.pointers.append((index, memory.pointer))
         if not self.reverse:
-            steps = self._steps(index, self.first) + 1  # as seen from the first backward frame
-            if steps < self.limits.num_memories:
+            # As seen from the first backward frame.
+            steps = self._steps(index, self.first) + 1
+            if (len(self.early) + 1 if self.limits.by_order else steps) < self.limits.num_memories:
                 self.early.append((index, memory.features))
             if steps < self.limits.max_pointers:
                 self.early_pointers.append((index, memory.pointer))
@@ -139,9 +142,11 @@ class MemoryBank:
         nearest.sort(key=lambda memory: memory.frame_index)
         # A prompted frame that is not selected still counts as a recent one (as upstream).
         others = [(m.frame_index, m.features) for m in by_distance[limits.max_conditioning :]]
+        candidates = dict([*others, *self.recent])
+        order = sorted(candidates, key=lambda index: abs(index - frame_index))
         steps = {
-            index: (self._steps(frame_index, index), features)
-            for index, features in [*others, *self.recent]
+            index: (k if limits.by_order else self._steps(frame_index, index), candidates[index])
+            for k, index in enumerate(order, 1)
         }
         near = sorted(
             (item for item in steps.values() if item[0] < limits.num_memories),

@@ -18,7 +18,7 @@ Note [One run]
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -28,6 +28,7 @@ import numpy as np
 
 from omni_sdk.dus.assignment import match_by_iou
 from omni_sdk.dus.boxes import box_iou
+from omni_sdk.dus.carry_gap import MAX_GAP, Gap
 from omni_sdk.dus.masks import logits_to_rle, logits_to_rles, rle_box
 from omni_sdk.dus.memory import MemoryBank, MemoryLimits
 from omni_sdk.dus.prompts import Clicks, PlannedPrompt, plan_prompts
@@ -103,6 +104,9 @@ class Sam2Tracker:
             spec.num_memories,
             min(frames.num_frames, spec.max_object_pointers),
             config.max_conditioning,
+            # Pointers are kept as far back as even strides of that length would keep them.
+            stride=MAX_GAP if config.stride == "auto" else config.stride,
+            by_order=config.stride == "auto",
         )
         propagator = Propagator(self._graphs, self._attention_bytes)
         return Sam2Run(self._graphs, propagator, frames, planned, limits, config)
@@ -127,7 +131,8 @@ class Sam2Run:
     Attributes:
         object_ids: for each prompt, in the caller's order, the objects of its boxes; complete at the
             end.
-        timings_ms: "encode", "propagate" (attention, decoder, memory) and "mask" (to RLE, matching).
+        timings_ms: "encode", "propagate" (attention, decoder, memory), "mask" (to RLE, matching) and
+            "carry" (masks of frames that were not tracked).
     """
 
     def __init__(
@@ -141,6 +146,8 @@ class Sam2Run:
     ) -> None:
         self.object_ids: list[tuple[int, ...]] = [()] * len(prompts)
         self.timings_ms = {"encode": 0.0, "propagate": 0.0, "mask": 0.0}
+        if config.stride != 1:
+            self.timings_ms["carry"] = 0.0
         self._graphs = graphs
         self._propagator = propagator
         self._frames = frames
@@ -187,11 +194,15 @@ class Sam2Run:
 
     def _forward(self) -> Iterator[_Done]:
         start = self._waiting_prompts[0].frame_index
-        for frame in self._frames.forward(start, self._frames.num_frames):
-            features = self._encode(frame)
+        gap = self._new_gap()
+        for frame in self._walk(self._frames.forward, start, self._frames.num_frames):
             here = [p for p in self._waiting_prompts if p.frame_index == frame.frame_index]
+            if gap is not None and not here and self._hold(gap, frame, self._banks.keys()):
+                continue
+            features = self._encode(frame)
             del self._waiting_prompts[: len(here)]
-            yield self._step(frame, features, here)
+            yield from self._fill(gap, frame, self._step(frame, features, here))
+        yield from self._fill_rest(gap)
         if self._waiting_prompts:
             missing = self._waiting_prompts[0].frame_index
             raise MediaError(f"frame {missing} holds a prompt, but the source ended before it")
@@ -254,15 +265,47 @@ class Sam2Run:
             return
         for bank in self._banks.values():
             bank.rewind()
-        for frame in self._frames.backward(last - 1, -1):
-            features = self._encode(frame)
+        gap = self._new_gap()
+        for frame in self._walk(self._frames.backward, last - 1, -1):
             banks = {i: bank for i, bank in self._banks.items() if bank.first > frame.frame_index}
+            if gap is not None and self._hold(gap, frame, banks.keys()):
+                continue
+            features = self._encode(frame)
             with self._timed("propagate"):
                 outputs = self._propagator.track(features, frame.frame_index, banks)
                 memories = self._propagator.memorise(features, frame.frame_index, outputs)
             for object_id, memory in memories.items():
                 banks[object_id].remember(memory)
-            yield self._finish(frame, outputs)
+            yield from self._fill(gap, frame, self._finish(frame, outputs))
+        yield from self._fill_rest(gap)
+
+    def _new_gap(self) -> Gap | None:
+        stride = self._config.stride
+        return None if stride == 1 else Gap(stride, self._size)
+
+    def _walk(
+        self, walk: Callable[..., Iterator[TrackerFrame]], start: int, stop: int
+    ) -> Iterator[TrackerFrame]:
+        """Sources need not know of `luma` unless it is wanted."""
+        return walk(start, stop) if self._config.stride == 1 else walk(start, stop, luma=True)
+
+    def _hold(self, gap: Gap, frame: TrackerFrame, object_ids: Iterable[int]) -> bool:
+        with self._timed("carry"):
+            return gap.hold(frame, set(object_ids))
+
+    def _fill(self, gap: Gap | None, frame: TrackerFrame, done: _Done) -> Iterator[_Done]:
+        """A tracked frame, after the frames that waited for it."""
+        if gap is not None:
+            with self._timed("carry"):
+                filled = gap.fill(frame, done.masks)
+            yield from (_Done(f.frame_index, f.pts_seconds, masks) for f, masks in filled)
+        yield done
+
+    def _fill_rest(self, gap: Gap | None) -> Iterator[_Done]:
+        if gap is not None:
+            with self._timed("carry"):
+                filled = gap.rest()
+            yield from (_Done(f.frame_index, f.pts_seconds, masks) for f, masks in filled)
 
     def _encode(self, frame: TrackerFrame) -> Features:
         with self._timed("encode"):

@@ -10,7 +10,11 @@ from omni_sdk.errors import BackendUnavailableError
 
 
 def open_loader(
-    backend: str = "auto", *, device: str = "auto", providers: Sequence[Any] | None = None
+    backend: str = "auto",
+    *,
+    device: str = "auto",
+    providers: Sequence[Any] | None = None,
+    threads: int | None = None,
 ) -> EngineLoader:
     """Return the loader of a backend.
 
@@ -19,6 +23,7 @@ def open_loader(
             belong to one machine and are asked for by name).
         device: "auto", "cpu", "cuda" or "cuda:N".
         providers: ONNX Runtime providers; see `Pipeline.from_pretrained`.
+        threads: CPU threads of one operator; None: the engine decides.
 
     Raises:
         BackendUnavailableError: the backend's library is not installed.
@@ -30,4 +35,4 @@ def open_loader(
         )
     from omni_sdk.engines.onnx import OnnxLoader
 
-    return OnnxLoader(device=device, providers=providers)
+    return OnnxLoader(device=device, providers=providers, threads=threads)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.errors import LimitError, MediaError
-from omni_sdk.media.frames import AudioClip, VideoFrame, VideoIndex
+from omni_sdk.media.frames import AudioClip, VideoIndex
 from omni_sdk.media.limits import MediaLimits
+from omni_sdk.media.random_access import RandomAccessVideo
 from omni_sdk.media.resize import Filter, resize
-from omni_sdk.media.video import Put, Video, check_audio, check_size
+from omni_sdk.media.video import check_audio
 
 NAME = "<frames>"
 
 
-class ArrayVideo(Video):
+class ArrayVideo(RandomAccessVideo):
     """Frames from memory; no sound."""
 
     def __init__(
@@ -62,43 +63,6 @@ class ArrayVideo(Video):
     def _image(self, index: int, size: tuple[int, int] | None, filter: Filter) -> NDArray[np.uint8]:
         image = self._frames[index]
         return image.copy() if size is None else resize(image, size, filter)
-
-    def _decode(
-        self, indices: list[int], size: tuple[int, int] | None, filter: Filter, put: Put
-    ) -> set[int]:
-        for index in indices:
-            put(index, self._image(index, size, filter))
-        return set()
-
-    def _walk(
-        self, indices: range, size: tuple[int, int] | None, filter: Filter
-    ) -> Iterator[VideoFrame]:
-        for index in indices:
-            self._check_open()
-            seconds = float(self._index.pts_seconds[index])
-            yield VideoFrame(index, seconds, self._image(index, size, filter))
-
-    def forward(
-        self,
-        start: int,
-        stop: int,
-        size: tuple[int, int] | None = None,
-        filter: Filter = "bilinear",
-    ) -> Iterator[VideoFrame]:
-        """See `Video.forward`."""
-        self._check_forward(start, stop)
-        return self._walk(range(start, stop), check_size(size), filter)
-
-    def backward(
-        self,
-        start: int,
-        stop: int,
-        size: tuple[int, int] | None = None,
-        filter: Filter = "bilinear",
-    ) -> Iterator[VideoFrame]:
-        """See `Video.backward`."""
-        self._check_backward(start, stop)
-        return self._walk(range(start, stop, -1), check_size(size), filter)
 
     def audio(
         self, sampling_rate: int = 16000, max_seconds: float | None = None

@@ -78,8 +78,15 @@ def _image_format(path: Path) -> str | None:
     return next((name for magic, name in _IMAGE_FORMATS if head.startswith(magic)), None)
 
 
-def open_container(path: Path, limits: MediaLimits) -> InputContainer:
+def open_container(path: Path, limits: MediaLimits, *, is_quick: bool = False) -> InputContainer:
     """Open a local file for demuxing; the caller closes it.
+
+    Args:
+        path: a local file.
+        limits: bounds.
+        is_quick: for a file whose header is known to say enough: libavformat does not decode frames to
+            find out more (27 ms for 1080p, 4 ms without). The reordering depth of a stream that does
+            not state it is then unknown at first: frames may be lost, never wrong.
 
     Raises:
         MediaError: the file is missing or is no video or image of an allowed container.
@@ -91,6 +98,8 @@ def open_container(path: Path, limits: MediaLimits) -> InputContainer:
         "format_whitelist": ",".join(limits.formats),
         "max_pixels": str(limits.max_pixels),
     }
+    if is_quick:
+        options |= {"skip_frame": "all", "probesize": "65536"}
     name = str(path)
     try:
         image_format = _image_format(path)

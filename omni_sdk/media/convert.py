@@ -9,10 +9,13 @@ import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
+from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from omni_sdk.media.planes import planes_to_rgb
 from omni_sdk.media.resize import Filter, resize
+from omni_sdk.native import core
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,38 @@ class RgbConverter:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """Return the frame as a contiguous (H, W, 3) uint8 array."""
-        rgb = np.asarray(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
-        image = np.ascontiguousarray((self._orientation or Orientation.of(frame)).apply(rgb))
+        """Return the frame as a contiguous (H, W, 3) uint8 array; it may share the decoder's memory."""
+        orientation = self._orientation or Orientation.of(frame)
+        is_plain = orientation == Orientation() and (frame.height, frame.width) == self._frame_size
+        if is_plain:
+            direct = planes_to_rgb(frame, self._size, self._filter)
+            if direct is not None:
+                return direct
+        # One thread: frames are already converted side by side, and results do not depend on it.
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        plane, native = rgb.planes[0], core()
+        if is_plain and native is not None and self._size not in (None, self._frame_size):
+            small: NDArray[np.uint8] = native.resize_plane(
+                plane, plane.line_size, self._frame_size, self._size, self._filter
+            )
+            return small
+        image = np.ascontiguousarray(orientation.apply(_view(plane, rgb.height, rgb.width)))
         if image.shape[:2] != self._frame_size:  # the resolution changed within the stream
             image = resize(image, self._frame_size, "bilinear")
         return image if self._size is None else resize(image, self._size, self._filter)
+
+    def luma(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """Return the frame's grey values as a contiguous (H, W) uint8 array: its luma plane, as stored."""
+        gray = np.asarray(self._reformatter.reformat(frame, format="gray").to_ndarray(), np.uint8)
+        upright = (self._orientation or Orientation.of(frame)).apply(gray[..., None])
+        if upright.shape[:2] != self._frame_size:
+            upright = resize(np.repeat(upright, 3, -1), self._frame_size, "bilinear")
+        return np.ascontiguousarray(upright[..., 0])
+
+
+def _view(plane: VideoPlane, height: int, width: int) -> NDArray[np.uint8]:
+    """Return an RGB plane as an (H, W, 3) array without copying it; the array keeps it alive."""
+    memory = np.frombuffer(cast(memoryview, plane), np.uint8)  # PyAV's annotations lack the buffer
+    rows = memory[: height * plane.line_size].reshape(height, plane.line_size)
+    view: NDArray[np.uint8] = rows[:, : width * 3].reshape(height, width, 3)
+    return view

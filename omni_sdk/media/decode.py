@@ -40,6 +40,7 @@ _NEAR_PACKETS = 64  # reading on over so few packets costs less than a seek
 _REORDER_FRAMES = 16  # H.264 and HEVC reorder at most this far
 
 Frames = Iterator[tuple[int, av.VideoFrame]]
+Group: TypeAlias = tuple[int, int, list[int]]  # first row, last row, wanted frame indices
 Packet: TypeAlias = "av.Packet[VideoStream]"
 
 
@@ -53,10 +54,18 @@ class PacketReader:
         linear_damage: the same for frames that are counted.
     """
 
-    def __init__(self, path: Path, limits: MediaLimits, clock: WallClock, *, threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: MediaLimits,
+        clock: WallClock,
+        *,
+        threads: int,
+        is_quick: bool = False,
+    ) -> None:
         self.name = str(path)
         self._clock = clock
-        self.container: InputContainer = open_container(path, limits)
+        self.container: InputContainer = open_container(path, limits, is_quick=is_quick)
         try:
             self.stream = video_stream(self.container, self.name, limits)
             self.codec = self.stream.codec_context
@@ -268,7 +277,7 @@ def decode_linear(reader: PacketReader, wanted: Container[int], stop: int) -> Fr
 
 def plan_groups(
     table: PacketTable, frame_indices: Sequence[int] | NDArray[np.int64]
-) -> list[tuple[int, int, list[int]]]:
+) -> list[Group]:
     """Gather wanted frames by the sync frame they are decoded from.
 
     Returns:
@@ -286,11 +295,17 @@ def plan_groups(
 def decode_groups(
     reader: PacketReader,
     table: PacketTable,
-    groups: Sequence[tuple[int, int, list[int]]],
+    groups: Sequence[Group],
     emit: Callable[[int, av.VideoFrame], None],
-) -> None:
-    """Decode groups and hand each wanted frame to `emit` once; a second try starts a group earlier."""
-    for first, last, members in groups:
+) -> list[Group]:
+    """Decode groups and hand each wanted frame to `emit` once; a second try starts a group earlier.
+
+    Returns:
+        What never came.
+    """
+    left: list[Group] = []
+    for start, last, members in groups:
+        first = start
         waiting = set(members)
         for attempt in range(2):
             if attempt:
@@ -303,8 +318,9 @@ def decode_groups(
                     emit(index, frame)
             if not waiting:
                 break
-        for index in waiting:
-            reader.lost(table, index)
+        if waiting:
+            left.append((start, last, sorted(waiting)))
+    return left
 
 
 def in_order(frames: Frames, start: int, missing: Callable[[int], None], stop: int) -> Frames:

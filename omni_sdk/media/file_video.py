@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from omni_sdk.media.container import media_errors
 from omni_sdk.media.convert import RgbConverter
 from omni_sdk.media.decode import (
     Frames,
+    Group,
     PacketReader,
     decode_groups,
     decode_linear,
@@ -33,6 +34,8 @@ from omni_sdk.media.video import Put, Video, check_audio, check_size
 _MAX_WORKERS = 4  # containers decoded side by side; each holds its own reference frames
 _MAX_THREADS = 4  # frame threads of one decoder; each holds a frame
 
+Convert = Callable[[av.VideoFrame], tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]
+
 
 class FileVideo(Video):
     """Frames and sound of a local file. Only walks that are under way hold it open."""
@@ -44,14 +47,15 @@ class FileVideo(Video):
         self._table = indexed.table
         self._first_seconds = indexed.first_seconds
         self._orientation = indexed.orientation
+        self._is_quick = indexed.is_quick
         self._cpus = os.cpu_count() or 1
         self._readers: weakref.WeakSet[PacketReader] = weakref.WeakSet()
 
     def _clock(self, what: str) -> WallClock:
         return WallClock(self._limits, f"{what} {self._name!r}")
 
-    def _reader(self, clock: WallClock, threads: int) -> PacketReader:
-        reader = PacketReader(self._path, self._limits, clock, threads=threads)
+    def _reader(self, clock: WallClock, threads: int, *, is_quick: bool = False) -> PacketReader:
+        reader = PacketReader(self._path, self._limits, clock, threads=threads, is_quick=is_quick)
         self._readers.add(reader)
         return reader
 
@@ -68,6 +72,11 @@ class FileVideo(Video):
         frame_size = (self._index.height, self._index.width)
         return RgbConverter(frame_size, check_size(size), filter, self._orientation)
 
+    def _pictures(self, size: tuple[int, int] | None, filter: Filter, luma: bool) -> Convert:
+        """Return what turns a decoded frame into its RGB image and, where asked for, its luma."""
+        convert = self._converter(size, filter)
+        return lambda frame: (convert(frame), convert.luma(frame) if luma else None)
+
     def _decode(
         self, indices: list[int], size: tuple[int, int] | None, filter: Filter, put: Put
     ) -> set[int]:
@@ -83,21 +92,36 @@ class FileVideo(Video):
         workers = min(len(groups), self._cpus, _MAX_WORKERS)
         threads = max(1, min(self._cpus // workers, _MAX_THREADS))
 
-        def work(share: list[tuple[int, int, list[int]]]) -> set[int]:
+        def work(share: list[Group]) -> set[int]:
+            damaged: set[int] = set()
             convert = self._converter(size, filter)
 
             def emit(index: int, frame: av.VideoFrame) -> None:
                 put(index, convert(frame))
 
-            with self._reader(clock, threads) as reader, media_errors(self._name):
-                decode_groups(reader, table, share, emit)
-                return reader.damaged(table)
+            for is_quick in (True, False) if self._is_quick else (False,):
+                with (
+                    self._reader(clock, threads, is_quick=is_quick) as reader,
+                    media_errors(self._name),
+                ):
+                    wanted = _members(share)
+                    share = decode_groups(reader, table, share, emit)
+                    left = _members(share)
+                    if not is_quick:  # else they are tried again
+                        for index in left:
+                            reader.lost(table, index)
+                    damaged |= reader.damaged(table) & (wanted - left)
+                if not share:
+                    break
+            return damaged
 
-        if workers == 1:
-            return work(groups)
-        with ThreadPoolExecutor(workers, thread_name_prefix="omni-decode") as pool:
-            shares = [pool.submit(work, share) for share in split_evenly(groups, workers)]
-            return set().union(*(share.result() for share in shares))
+        here, *elsewhere = split_evenly(groups, workers)
+        if not elsewhere:
+            return work(here)
+        # One share in this thread: it finds the memory that the index has used, and saves a thread.
+        with ThreadPoolExecutor(len(elsewhere), thread_name_prefix="omni-decode") as pool:
+            pending = [pool.submit(work, share) for share in elsewhere]
+            return work(here).union(*(done.result() for done in pending))
 
     def _frames(self, reader: PacketReader, start: int, stop: int) -> Frames:
         """Decode frames [start, stop) in order; `reader` must be fresh where there is no table."""
@@ -126,12 +150,14 @@ class FileVideo(Video):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """See `Video.forward`."""
         self._check_forward(start, stop)
-        return self._walk_forward(start, stop, self._converter(size, filter))
+        return self._walk_forward(start, stop, self._pictures(size, filter, luma))
 
-    def _walk_forward(self, start: int, stop: int, convert: RgbConverter) -> Iterator[VideoFrame]:
+    def _walk_forward(self, start: int, stop: int, convert: Convert) -> Iterator[VideoFrame]:
         if start == stop:
             return
         clock = self._clock("decoding")
@@ -139,9 +165,9 @@ class FileVideo(Video):
             try:
                 for index, frame in self._frames(reader, start, stop):
                     with media_errors(self._name):
-                        image = convert(frame)
+                        pictures = convert(frame)
                     with clock.paused():
-                        yield self._video_frame(index, image)
+                        yield self._video_frame(index, *pictures)
                     self._check_open()
             finally:
                 self._note_damage(reader, start, stop)
@@ -152,12 +178,14 @@ class FileVideo(Video):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """See `Video.backward`."""
         self._check_backward(start, stop)
-        return self._walk_backward(start, stop, self._converter(size, filter))
+        return self._walk_backward(start, stop, self._pictures(size, filter, luma))
 
-    def _walk_backward(self, start: int, stop: int, convert: RgbConverter) -> Iterator[VideoFrame]:
+    def _walk_backward(self, start: int, stop: int, convert: Convert) -> Iterator[VideoFrame]:
         clock = self._clock("decoding")
         sync = self._index.sync_frames
         reader: PacketReader | None = None
@@ -177,17 +205,19 @@ class FileVideo(Video):
                     reader.close()
                     reader = None
                 while held:
-                    index, image = held.pop()
+                    index, pictures = held.pop()
                     with clock.paused():
-                        yield self._video_frame(index, image)
+                        yield self._video_frame(index, *pictures)
                     self._check_open()
                 end = begin
         finally:
             if reader is not None:
                 reader.close()
 
-    def _video_frame(self, index: int, image: NDArray[np.uint8]) -> VideoFrame:
-        return VideoFrame(index, float(self._index.pts_seconds[index]), image)
+    def _video_frame(
+        self, index: int, image: NDArray[np.uint8], luma: NDArray[np.uint8] | None
+    ) -> VideoFrame:
+        return VideoFrame(index, float(self._index.pts_seconds[index]), image, luma)
 
     def audio(
         self, sampling_rate: int = 16000, max_seconds: float | None = None
@@ -208,9 +238,11 @@ class FileVideo(Video):
         return clip
 
 
-def split_evenly(
-    groups: list[tuple[int, int, list[int]]], shares: int
-) -> list[list[tuple[int, int, list[int]]]]:
+def _members(groups: list[Group]) -> set[int]:
+    return {index for _, _, members in groups for index in members}
+
+
+def split_evenly(groups: list[Group], shares: int) -> list[list[Group]]:
     """Cut a list of decode groups into runs of about equal packet counts, none of them empty."""
     ends = np.cumsum([last - first + 1 for first, last, _ in groups])
     middle = ends - np.diff(ends, prepend=0) / 2

@@ -16,11 +16,13 @@ class VideoFrame:
         frame_index: presentation order, from 0.
         pts_seconds: presentation time from the source's first frame.
         image: (H, W, 3) uint8 RGB, rotation applied.
+        luma: (height, width) uint8 grey values at the source's size, rotation applied, where asked for.
     """
 
     frame_index: int
     pts_seconds: float
     image: NDArray[np.uint8]
+    luma: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,25 +28,41 @@ def starts_cleanly(packet: bytes, length_size: int) -> bool:
         packet: one access unit.
         length_size: as from `nal_length_size`.
     """
+    return bool(clean_start(packet, length_size, len(packet)))
+
+
+def clean_start(head: bytes, length_size: int, size: int) -> bool | None:
+    """As `starts_cleanly`, from the first bytes of a packet.
+
+    Args:
+        head: how the access unit begins.
+        length_size: as from `nal_length_size`; with start codes (0) the whole is needed.
+        size: bytes of the whole packet.
+
+    Returns:
+        The answer, or None where more of the packet is needed.
+    """
     exact = False
-    for nal in _nal_units(packet, length_size):
+    for nal in _nal_units(head, length_size, size):
         kind = nal[0] & 31
         if kind == _IDR:
             return True
+        if kind == _SLICE:
+            return exact
         if kind == _SEI:
             exact = exact or _recovery_count(nal[1:]) == 0
-        elif kind == _SLICE:
-            return exact
-    return exact
+    return exact if len(head) == size else None
 
 
-def _nal_units(packet: bytes, length_size: int) -> Iterator[bytes]:
+def _nal_units(packet: bytes, length_size: int, whole: int) -> Iterator[bytes]:
     """Yield the (start of) each NAL unit; ends at anything that does not fit."""
     if length_size:
         at = 0
         while at + length_size < len(packet):
             size = int.from_bytes(packet[at : at + length_size], "big")
             at += length_size
+            if at + size > whole:
+                return
             if size:
                 yield packet[at : at + min(size, _HEAD_BYTES)]
             at += size

@@ -1,4 +1,4 @@
-"""The index of a file: what its frames are, found with a demux and as little decoding as is safe."""
+"""The index of a file: what its frames are, from its header or a demux and with little decoding."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from omni_sdk.media.decode import PacketReader, decode_linear
 from omni_sdk.media.exif import exif_orientation
 from omni_sdk.media.frames import VideoIndex
 from omni_sdk.media.limits import MediaLimits, WallClock
+from omni_sdk.media.mp4_index import read_mp4_index
 from omni_sdk.media.packets import Demuxed, PacketTable, demux
 
 
@@ -28,6 +29,8 @@ class IndexedFile:
         first_seconds: container time of frame 0; the sound is aligned with it.
         has_audio: whether there is a sound stream.
         orientation: of a still image; None: each frame says its own.
+        is_quick: the header says all that decoding needs, so that containers can be opened without
+            libavformat's own look at the first frames.
     """
 
     index: VideoIndex
@@ -35,6 +38,7 @@ class IndexedFile:
     first_seconds: float
     has_audio: bool
     orientation: Orientation | None
+    is_quick: bool
 
 
 def index_file(path: Path, limits: MediaLimits) -> IndexedFile:
@@ -45,25 +49,64 @@ def index_file(path: Path, limits: MediaLimits) -> IndexedFile:
         LimitError: a limit is exceeded.
     """
     clock = WallClock(limits, f"indexing {str(path)!r}")
+    plain = read_mp4_index(path, limits, clock)
+    if plain is not None:
+        first = _first_frame(path, limits, plain, clock)
+        if first is not None and plain.table is not None:
+            return _indexed(path, limits, plain, plain.table, first, is_quick=True)
     found = demux(path, limits, clock)
     if found.table is None:
         return _index_by_decoding(path, limits, found, clock)
-    table, first = _decodable_head(path, limits, found.table, clock)
+    table, head = _decodable_head(path, limits, found.table, clock)
     if len(table.frame_pts) == 0:
         raise MediaError(f"{str(path)!r} holds no frame that can be decoded")
+    return _indexed(path, limits, found, table, head, is_quick=False)
+
+
+def _indexed(
+    path: Path,
+    limits: MediaLimits,
+    found: Demuxed,
+    table: PacketTable,
+    first: av.VideoFrame,
+    *,
+    is_quick: bool,
+) -> IndexedFile:
     ticks = table.frame_pts
     seconds = (ticks - ticks[0]) * float(found.time_base)
     # Decoding starts at a sync frame, or at the first shown frame after one that is not shown.
     sync = np.searchsorted(ticks, table.pts[table.sync_rows])
     sync = np.unique(np.append(sync[sync < len(ticks)], 0))
-    index = _public_index(path, limits, seconds, sync, first, found)
     return IndexedFile(
-        index,
+        _public_index(path, limits, seconds, sync, first, found),
         table,
         float(ticks[0] * found.time_base),
         found.has_audio,
         _still_orientation(path, found),
+        is_quick,
     )
+
+
+def _first_frame(
+    path: Path, limits: MediaLimits, found: Demuxed, clock: WallClock
+) -> av.VideoFrame | None:
+    """Decode frame 0 of a file indexed from its header; None where libavformat sees another file."""
+    table = found.table
+    try:
+        with PacketReader(path, limits, clock, threads=1, is_quick=True) as reader:
+            same = (
+                reader.container.format.name.startswith("mov")
+                and reader.codec.name == found.codec
+                and reader.stream.time_base == found.time_base
+                and bool(reader.container.streams.audio) == found.has_audio
+            )
+            packet = next(reader.read_all(), None) if same else None
+            if packet is None or table is None or table.row_of(packet.pts, packet.size) != 0:
+                return None
+            frames = reader.send(packet) + reader.send(None)
+            return frames[0] if frames else None
+    except MediaError:  # the demux tells what is wrong
+        return None
 
 
 def _still_orientation(path: Path, found: Demuxed) -> Orientation | None:
@@ -167,4 +210,6 @@ def _index_by_decoding(
     seconds = np.maximum.accumulate(seconds)
     index_ = _public_index(path, limits, seconds, np.unique([0, *sync]), first, found)
     orientation = _still_orientation(path, found)
-    return IndexedFile(index_, None, float(start * found.time_base), found.has_audio, orientation)
+    return IndexedFile(
+        index_, None, float(start * found.time_base), found.has_audio, orientation, False
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -18,7 +18,17 @@ from omni_sdk.media.limits import MediaLimits
 from omni_sdk.media.live import check_protocol, download, record_camera, record_rtsp
 from omni_sdk.media.video import Video
 
-Source: TypeAlias = "str | os.PathLike[str] | int | Iterable[NDArray[np.uint8]]"
+
+@runtime_checkable
+class VideoSource(Protocol):
+    """A source that opens itself, such as a folder of frames with its rate and sound."""
+
+    def open_video(self, limits: MediaLimits) -> Video:
+        """Open it within these limits."""
+        ...
+
+
+Source: TypeAlias = "str | os.PathLike[str] | int | Iterable[NDArray[np.uint8]] | VideoSource"
 
 
 class TemporaryVideo(FileVideo):
@@ -49,8 +59,8 @@ def open_source(
 
     Args:
         source: path of a video or an image (a video of one frame); an http(s) or rtsp URL where
-            `limits.protocols` lists it; a camera's number; or (H, W, 3) uint8 RGB arrays. Cameras and rtsp
-            are recorded for `limits.live_seconds` into a temporary file.
+            `limits.protocols` lists it; a camera's number; (H, W, 3) uint8 RGB arrays; or a `VideoSource`.
+            Cameras and rtsp are recorded for `limits.live_seconds` into a temporary file.
         limits: bounds; None: the defaults with the OMNI_SDK_MAX_* variables applied.
         fps: frame rate of arrays.
         times_seconds: times of arrays, instead of `fps`.
@@ -68,6 +78,8 @@ def open_source(
         return ArrayVideo(source, limits, fps=fps, times_seconds=times_seconds)
     if fps is not None or times_seconds is not None:
         raise ValueError("fps and times_seconds are for arrays; files and cameras have their own")
+    if isinstance(source, VideoSource):
+        return source.open_video(limits)
     if isinstance(source, bool) or not isinstance(source, str | os.PathLike | int | np.integer):
         raise MediaError(
             "expected a path, a URL, a camera's number or arrays as source, got "

@@ -134,6 +134,8 @@ class Video(ABC):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """Yield frames start, start + 1, ... stop - 1 at bounded memory.
 
@@ -144,6 +146,7 @@ class Video(ABC):
             stop: end, in [start, N].
             size: (height, width) to resize to; None: as they are.
             filter: "bicubic" or "bilinear", antialiased.
+            luma: give each frame's grey values at full size, too.
 
         Raises:
             IndexError: a range outside the video.
@@ -157,6 +160,8 @@ class Video(ABC):
         stop: int,
         size: tuple[int, int] | None = None,
         filter: Filter = "bilinear",
+        *,
+        luma: bool = False,
     ) -> Iterator[VideoFrame]:
         """Yield frames start, start - 1, ... stop + 1, as `forward`.
 
@@ -168,6 +173,7 @@ class Video(ABC):
             stop: end, in [-1, start].
             size: as in `forward`.
             filter: as in `forward`.
+            luma: as in `forward`.
 
         Raises:
             IndexError: a range outside the video.
@@ -219,7 +225,8 @@ class Video(ABC):
 
         def put(index: int, image: NDArray[np.uint8]) -> None:
             came.add(index)
-            frames[place == np.searchsorted(distinct, index)] = image
+            for at in np.flatnonzero(place == np.searchsorted(distinct, index)):
+                frames[at] = image
 
         corrupt = self._decode([int(i) for i in distinct], size, filter, put) & came
         self._corrupt |= corrupt

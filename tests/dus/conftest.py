@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from omni_export.sam2_graphs import export_tracker
-from transformers import Sam2VideoConfig, Sam2VideoModel
+from transformers import Sam2VideoModel
 
 from omni_sdk import bundle as bundles
 from omni_sdk.bundle import Bundle
@@ -28,84 +27,9 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-def tiny_config(side: int) -> Sam2VideoConfig:
-    """1.4 M parameters; 128 channels, so that a pointer is split into two tokens as in real ones (four)."""
-    channels = 128
-    backbone = {
-        "model_type": "sam2_hiera_det_model",
-        "hidden_size": 16,
-        "num_attention_heads": 1,
-        "image_size": [side, side],
-        "blocks_per_stage": [1, 1, 2, 1],
-        "embed_dim_per_stage": [16, 32, 48, 64],
-        "num_attention_heads_per_stage": [1, 2, 3, 4],
-        "window_size_per_stage": [8, 4, 4, 2],
-        "global_attention_blocks": [3],
-        "window_positional_embedding_background_size": [4, 4],
-    }
-    vision = {
-        "backbone_config": backbone,
-        "backbone_channel_list": [64, 48, 32, 16],
-        "backbone_feature_sizes": [[side // 4] * 2, [side // 8] * 2, [side // 16] * 2],
-        "fpn_hidden_size": channels,
-        "fpn_top_down_levels": [2, 3],
-    }
-    decoder = {
-        "hidden_size": channels,
-        "num_attention_heads": 4,
-        "mlp_dim": 128,
-        "iou_head_hidden_dim": channels,
-    }
-    return Sam2VideoConfig(
-        vision_config=vision,
-        prompt_encoder_config={"hidden_size": channels, "image_size": side},
-        mask_decoder_config=decoder,
-        image_size=side,
-        memory_attention_hidden_size=channels,
-        memory_attention_num_layers=2,
-        memory_attention_feed_forward_hidden_size=128,
-        memory_attention_rope_feat_sizes=[side // 16] * 2,
-        memory_encoder_hidden_size=channels,
-        mask_downsampler_embed_dim=channels,
-        memory_fuser_embed_dim=channels,
-        memory_fuser_intermediate_dim=128,
-    )
-
-
-def random_model(side: int = SIDE, seed: int = 0) -> Sam2VideoModel:
-    """A model whose every weight matters: upstream starts many at zero or at a scale near zero."""
-    torch.manual_seed(seed)
-    model = Sam2VideoModel(tiny_config(side)).eval()
-    draw = torch.Generator().manual_seed(seed + 1)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("scale"):
-                weight.fill_(0.2)
-            elif weight.ndim >= 2 and (not weight.any() or "no_object_pointer" in name):
-                weight.normal_(0, 0.1, generator=draw)
-            elif weight.ndim == 1 and name.endswith("bias"):
-                weight.normal_(0, 0.02, generator=draw)
-            elif weight.ndim >= 2:
-                weight.normal_(0, 1 / math.sqrt(weight[0].numel()), generator=draw)
-        fourier = torch.randn(
-            model.shared_image_embedding.positional_embedding.shape, generator=draw
-        )
-        model.shared_image_embedding.positional_embedding.copy_(fourier)
-        model.prompt_encoder.shared_embedding.positional_embedding.copy_(fourier)
-        model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(1.0)
-    return model
-
-
 @pytest.fixture(scope="session")
-def make_model() -> Callable[..., Sam2VideoModel]:
-    return random_model
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("sam2")
-    random_model().save_pretrained(directory)
-    return directory
+def checkpoint(sam2_checkpoint: Path) -> Path:
+    return sam2_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -218,11 +218,12 @@ def full_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def exported(full_checkpoint, tmp_path_factory):
-    """The one export of the session: bundle directory, manifest and the lines of progress."""
+def exported(full_checkpoint, sam2_checkpoint, tmp_path_factory):
+    """The one export of the session, both halves: directory, manifest and the lines of progress."""
     out = tmp_path_factory.mktemp("bundles") / "tiny"
     lines = []
-    manifest = export_bundle(out, ExportOptions(grs=str(full_checkpoint)), lines.append)
+    options = ExportOptions(grs=str(full_checkpoint), dus=str(sam2_checkpoint))
+    manifest = export_bundle(out, options, lines.append)
     return SimpleNamespace(directory=out, manifest=manifest, progress=lines)
 
 

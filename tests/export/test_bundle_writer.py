@@ -80,7 +80,10 @@ def test_table_of_graphs(bundle):
         return {t.name: (t.dtype, t.axes) for t in tensors}
 
     graphs = bundle.manifest.graphs
-    assert set(graphs) == {"grs/vision", "grs/audio", "grs/embed", "grs/decoder"}
+    assert set(graphs) == {
+        *("grs/vision", "grs/audio", "grs/embed", "grs/decoder"),
+        *("dus/image_encoder", "dus/mask_decoder", "dus/memory_attention", "dus/memory_encoder"),
+    }
     assert table(graphs["grs/vision"].inputs) == {
         "pixel_values": ("float32", ("patches", 1176)),
         "position_ids": ("int64", ("patches", 2)),
@@ -142,14 +145,17 @@ def test_nothing_of_the_exporting_machine_is_in_the_files(bundle):
 def test_manifest(exported, bundle, full_checkpoint):
     manifest = exported.manifest
     assert bundle.manifest == manifest
-    assert (manifest.name, manifest.license) == ("tiny", "apache-2.0")
+    assert (manifest.name, manifest.license) == ("tiny", "apache-2.0 AND unknown")
     assert manifest.sources["grs"].checkpoint == "qwen-omni-tiny"
     assert manifest.grs == read_spec(full_checkpoint)
-    assert manifest.dus is None
+    assert manifest.sources["dus"].checkpoint == "sam2.1-tiny"
+    assert manifest.dus is not None
+    assert manifest.dus.image_size == 128
     rows = {row.subject: row for row in manifest.parity}
     assert {"grs/vision", "grs/audio", "grs/embed", "grs/decoder", "grs: left-padded batch"} <= set(
         rows
     )
+    assert {"dus/memory_attention", "tracked clip"} <= set(rows)
     assert all(row.value <= row.tolerance for row in manifest.parity)
     assert all(rows[f"grs/{g}"].value < 5e-5 for g in ("vision", "audio", "embed", "decoder"))
     assert exported.progress[0].startswith("reading")
@@ -263,7 +269,7 @@ def test_validate(exported, tmp_path):
 
 def test_command_line(exported, tmp_path, capsys):
     assert cli.main(["validate", str(exported.directory)]) == 0
-    assert "sound; grs, 4 graphs" in capsys.readouterr().out
+    assert "sound; grs and dus, 8 graphs" in capsys.readouterr().out
     assert cli.main(["validate", str(tmp_path)]) == 1
     assert cli.main(["onnx", "--grs", str(tmp_path), "--out", str(tmp_path / "b")]) == 1
     captured = capsys.readouterr()

@@ -15,7 +15,7 @@
 
 namespace omni {
 
-using Runs = std::vector<uint32_t>;
+using Runs = std::vector<int32_t>;  // never negative; at most kMaxMaskPixels in all
 
 // Half-open pixel box: x0 <= x < x1, y0 <= y < y1. All zero for an empty mask.
 struct PixelBox {

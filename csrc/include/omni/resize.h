@@ -10,17 +10,19 @@
 #include <cstdint>
 #include <vector>
 
+#include "omni/yuv_rgb.h"
+
 namespace omni {
 
 enum class Filter { bilinear, bicubic };
 
-// Weights of one axis: output i = sum_j values[i * taps + j] * input[starts[i] + j], j < counts[i].
+// Weights of one axis: output i = sum_j values[i * stride + j] * input[starts[i] + j], j < counts[i].
 struct AxisWeights {
   std::vector<std::int32_t> starts;
   std::vector<std::int32_t> counts;
-  std::vector<std::int16_t> values;  // rows of `taps`, zero beyond the count
-  std::int32_t taps = 0;
-  unsigned precision = 0;  // fractional bits
+  std::vector<std::int16_t> values;  // rows of `stride`, zero beyond the count
+  std::int32_t stride = 0;           // a multiple of 4
+  unsigned precision = 0;            // fractional bits
 };
 
 // Sizes are in [1, max_side]; throws std::invalid_argument otherwise.
@@ -32,9 +34,32 @@ struct ImageSize {
   std::int64_t width;
 };
 
-// `source` holds `count` images of size `from` with 3 interleaved channels, `target` room for as many of
-// size `to`. All rows are contiguous.
-void resize_rgb(const std::uint8_t* source, std::uint8_t* target, std::int64_t count, ImageSize from,
-                ImageSize to, Filter filter);
+// Resizes images of one size to another. Not for two threads at a time: it keeps its scratch rows.
+class Resizer {
+ public:
+  // Throws std::invalid_argument for a side outside [1, max_side].
+  Resizer(ImageSize from, ImageSize to, Filter filter);
+
+  // `source`: rows of 3 interleaved channels, `row_stride` >= 3 * width bytes apart; `target`: room for
+  // the result, its rows contiguous. Reads nothing beyond the last row's last pixel.
+  void operator()(const std::uint8_t* source, std::int64_t row_stride, std::uint8_t* target);
+
+  // The same from a decoder's planes, a few RGB rows at a time, which stay in the cache.
+  void operator()(const YuvImage& source, std::uint8_t* target);
+
+ private:
+  template <class Rows>
+  void resize(const Rows& source, std::uint8_t* target);
+  template <class Rows>
+  void narrow_rows(const Rows& source, std::int64_t first);
+  std::uint8_t* ring_row(std::int64_t row);
+
+  ImageSize from_, to_;
+  AxisWeights across_, down_;
+  std::int64_t ring_rows_, ring_stride_;
+  std::vector<std::uint8_t> ring_;     // horizontally resized rows, as many as one output row needs
+  std::vector<std::uint8_t> padded_;   // copies of the rows next to the end of the source
+  std::vector<std::int16_t> columns_;  // for the portable horizontal pass
+};
 
 }  // namespace omni

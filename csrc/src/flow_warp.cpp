@@ -1,0 +1,163 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <stdexcept>
+
+#include "omni/flow_motion.h"
+
+namespace omni {
+namespace {
+
+constexpr int32_t kFraction = 256;  // positions per pixel
+
+struct Fixed {
+  int32_t x, y;
+};
+
+int32_t floorDivide(int32_t a, int32_t b) {
+  const int32_t q = a / b;
+  return q - (a % b < 0);
+}
+
+int32_t fixedOf(double v) {
+  // Beyond these there is no mask; NaN ends there as well.
+  const double low = -64.0, high = static_cast<double>(kMaxFlowSide + 64);
+  return static_cast<int32_t>(std::floor((v > low ? std::min(v, high) : low) * kFraction + 0.5));
+}
+
+// The mask in a frame of zeros, so that four neighbours can be read without a check.
+class Framed {
+ public:
+  explicit Framed(const LumaView& mask) : mask_(mask) {}
+
+  int32_t at(int64_t x, int64_t y) const {
+    return x >= 0 && y >= 0 && x < mask_.width && y < mask_.height && mask_.row(y)[x] != 0;
+  }
+
+  uint8_t covered(const Fixed& p) const {
+    const int64_t x = p.x >> 8, y = p.y >> 8;
+    const int32_t a = p.x & 255, b = p.y & 255;
+    const int32_t m00 = at(x, y), m01 = at(x + 1, y), m10 = at(x, y + 1), m11 = at(x + 1, y + 1);
+    const int32_t all = m00 + m01 + m10 + m11;
+    if (all == 0 || all == 4) return all != 0;
+    const int32_t sum = (m00 * (kFraction - a) + m01 * a) * (kFraction - b) +
+                        (m10 * (kFraction - a) + m11 * a) * b;
+    return sum >= kFraction * kFraction / 2;
+  }
+
+ private:
+  const LumaView& mask_;
+};
+
+// The map in fixed point, read row by row.
+class FixedMap {
+ public:
+  explicit FixedMap(const BackwardMap& map)
+      : cell_(static_cast<int32_t>(map.cell)), columns_(map.columns) {
+    const int64_t height = map.box.y1 - map.box.y0, width = map.box.x1 - map.box.x0;
+    checkFlowSize(height, width);
+    if (map.cell < 1 || map.cell > 64 || map.rows < (height + map.cell - 1) / map.cell + 1 ||
+        map.columns < (width + map.cell - 1) / map.cell + 1 ||
+        static_cast<int64_t>(map.nodes.size()) != map.rows * map.columns)
+      throw std::invalid_argument("the map does not cover its box");
+    nodes_.reserve(map.nodes.size());
+    for (const FlowPoint& p : map.nodes) nodes_.push_back({fixedOf(p.x), fixedOf(p.y)});
+  }
+
+  // Calls use(x, position) for the pixels of a row of the box.
+  template <class Use>
+  void row(int64_t y, int64_t width, Use use) const {
+    const Fixed* top = nodes_.data() + y / cell_ * columns_;
+    const Fixed* bottom = top + columns_;
+    const int32_t at = static_cast<int32_t>(y % cell_);
+    for (int64_t j = 0; j * cell_ < width; ++j) {
+      const Fixed left = between(top[j], bottom[j], at);
+      const Fixed right = between(top[j + 1], bottom[j + 1], at);
+      const int64_t end = std::min<int64_t>(cell_, width - j * cell_);
+      for (int32_t x = 0; x < end; ++x) use(j * cell_ + x, between(left, right, x));
+    }
+  }
+
+ private:
+  // Positions are below 2^23 and cells up to 2^6: sums stay within 32 bits.
+  Fixed between(const Fixed& p, const Fixed& q, int32_t at) const {
+    return {floorDivide(p.x * (cell_ - at) + q.x * at, cell_),
+            floorDivide(p.y * (cell_ - at) + q.y * at, cell_)};
+  }
+
+  int32_t cell_;
+  int64_t columns_;
+  std::vector<Fixed> nodes_;
+};
+
+// Sums over the object's pixels of a block.
+struct Look {
+  int64_t count = 0, difference = 0, sum = 0, squares = 0;
+
+  void add(const Look& other) {
+    count += other.count;
+    difference += other.difference;
+    sum += other.sum;
+    squares += other.squares;
+  }
+
+  bool hidden() const {
+    const int64_t excess = difference - kHiddenNoise * count;
+    return excess > 0 && 25 * excess * excess > 16 * (count * squares - sum * sum);
+  }
+};
+
+}  // namespace
+
+std::vector<uint8_t> warpMask(const LumaView& mask, const BackwardMap& map) {
+  checkFlowSize(mask.height, mask.width);
+  const FixedMap positions(map);
+  const int64_t height = map.box.y1 - map.box.y0, width = map.box.x1 - map.box.x0;
+  const Framed source(mask);
+  std::vector<uint8_t> out(height * width);
+  for (int64_t y = 0; y < height; ++y) {
+    uint8_t* row = out.data() + y * width;
+    positions.row(y, width, [&](int64_t x, const Fixed& p) { row[x] = source.covered(p); });
+  }
+  return out;
+}
+
+void removeHidden(const LumaView& anchor, const LumaView& current, const BackwardMap& map,
+                  std::vector<uint8_t>& warped) {
+  const FixedMap positions(map);
+  const int64_t height = map.box.y1 - map.box.y0, width = map.box.x1 - map.box.x0;
+  checkFlowBox(map.box, current.height, current.width);
+  if (static_cast<int64_t>(warped.size()) != height * width ||
+      anchor.height != current.height || anchor.width != current.width)
+    throw std::invalid_argument("frames and mask must have one size");
+  const int64_t rows = (height + kHiddenBlock - 1) / kHiddenBlock;
+  const int64_t columns = (width + kHiddenBlock - 1) / kHiddenBlock;
+  std::vector<Look> blocks(rows * columns);
+  for (int64_t y = 0; y < height; ++y) {
+    const uint8_t* object = warped.data() + y * width;
+    const uint8_t* now = current.row(map.box.y0 + y) + map.box.x0;
+    Look* line = blocks.data() + y / kHiddenBlock * columns;
+    positions.row(y, width, [&](int64_t x, const Fixed& p) {
+      if (object[x] == 0) return;
+      const int64_t fromX = std::clamp<int64_t>((p.x + kFraction / 2) >> 8, 0, anchor.width - 1);
+      const int64_t fromY = std::clamp<int64_t>((p.y + kFraction / 2) >> 8, 0, anchor.height - 1);
+      const int64_t was = anchor.row(fromY)[fromX];
+      line[x / kHiddenBlock].add({1, std::abs(was - now[x]), was, was * was});
+    });
+  }
+  std::vector<uint8_t> hidden(rows * columns);
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < columns; ++j) {
+      if (blocks[i * columns + j].count == 0) continue;
+      Look around;
+      for (int64_t k = std::max<int64_t>(i - 1, 0); k < std::min(i + 2, rows); ++k)
+        for (int64_t l = std::max<int64_t>(j - 1, 0); l < std::min(j + 2, columns); ++l)
+          around.add(blocks[k * columns + l]);
+      hidden[i * columns + j] = around.hidden();
+    }
+  for (int64_t y = 0; y < height; ++y)
+    for (int64_t x = 0; x < width; ++x)
+      if (hidden[y / kHiddenBlock * columns + x / kHiddenBlock]) warped[y * width + x] = 0;
+}
+
+}  // namespace omni

@@ -1,0 +1,222 @@
+"""The paper's rewards: the same cases as the published code's bugs, mended."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from omni_training.rewards import keyframes
+from omni_training.rewards.boxes import box_reward, frame_box_reward
+from omni_training.rewards.format import format_reward
+from omni_training.rewards.masks import mask_reward
+from omni_training.rewards.presets import PRESETS, RewardPreset, combine, score_text, with_weights
+from omni_training.rewards.truth import ClipTruth
+from omni_training.workers.jobs import DusScores
+
+from omni_sdk.media.clock import Clock
+
+PAPER = PRESETS["paper"]
+
+
+def clip_truth(
+    num_frames: int = 24, visible: slice = slice(None), spans: np.ndarray | None = None
+) -> ClipTruth:
+    masks = np.zeros((1, num_frames, 8, 10), bool)
+    masks[0, visible, 2:6, 1:5] = True
+    return ClipTruth.from_masks(masks, spans)
+
+
+def clock(num_frames: int = 24) -> Clock:
+    return Clock(np.arange(num_frames) * 10, np.arange(num_frames) / 3, num_frames / 3)
+
+
+def answer(*moments: tuple[object, object], text: str = "a dog") -> str:
+    body = ", ".join(
+        f'{{"start_time": "{a}", "end_time": "{b}", "description": "{text}"}}' for a, b in moments
+    )
+    return f"<think>looking</think><answer>[{body}]</answer>"
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        (answer(("00:01.00", "00:02.00")), 1.0),
+        (answer(("00:01.5", "00:02")), 1.0),
+        (answer(), 1.0),  # "nothing matches" is a legal answer
+        ("<think></think><answer></answer>", 0.0),  # published: 1
+        ("<think>a</think><answer>words</answer>", 0.0),  # published: 1
+        (answer(("1", "2")) + answer(("1", "2")), 0.0),  # two answers; published: 1
+        ("x" + answer(("1", "2")), 0.0),
+        (answer(("1", "2")).replace("</think>", ""), 0.0),
+        ("", 0.0),
+    ],
+)
+def test_format(text: str, reward: float) -> None:
+    assert format_reward(text, 12.0) == reward
+
+
+@pytest.mark.parametrize(
+    ("count", "target", "frames", "reward"),
+    [
+        (4, 4, 24, 1.0),
+        (3, 4, 24, 0.75),
+        (5, 4, 24, 0.75),
+        (8, 4, 24, 0.0),
+        (64, 4, 24, 0.0),  # more is never paid
+        (0, 4, 24, 0.0),
+        (2, 4, 2, 1.0),  # a clip of two frames holds two moments
+        (1, 1, 24, 1.0),
+    ],
+)
+def test_number(count: int, target: int, frames: int, reward: float) -> None:
+    assert keyframes.number_reward(count, target, frames) == reward
+
+
+@pytest.mark.parametrize(
+    ("samples", "visible", "reward"),
+    [
+        ([0, 7, 14, 21], slice(None), 1.0),
+        ([0, 1, 2, 3], slice(None), 0.25),  # published: the same as the line above
+        ([0, 0, 0, 0], slice(None), 0.25 - 0.2 * 3 / 4),
+        ([5], slice(None), 0.25),
+        ([0, 1], slice(12, None), 0.0),  # moments without the object cover nothing
+        ([12, 15, 18, 21], slice(12, None), 1.0),
+        ([], slice(None), 0.0),
+        ([12, 13], slice(12, 14), 1.0),  # to be seen on two frames only
+    ],
+)
+def test_diversity(samples: list[int], visible: slice, reward: float) -> None:
+    shown = clip_truth(visible=visible).union_areas > 0
+    assert keyframes.diversity_reward(samples, shown, 4) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize(
+    ("samples", "areas", "reward"),
+    [
+        ([0, 1], [10, 5, 0], 0.75),
+        ([0, 0, 1], [10, 5, 0], 0.75),  # a frame counts once
+        ([2], [10, 5, 0], 0.0),
+        ([], [10, 5, 0], 0.0),
+        ([0], [0, 0, 0], 0.0),
+    ],
+)
+def test_saliency(samples: list[int], areas: list[int], reward: float) -> None:
+    assert keyframes.saliency_reward(samples, areas) == pytest.approx(reward)
+
+
+BOX = (10, 10, 30, 30)
+FAR = (60, 60, 70, 70)
+
+
+@pytest.mark.parametrize(
+    ("found", "true", "reward"),
+    [
+        ([BOX], [BOX], 1.0),
+        ([(0, 10, 30, 30)], [(0, 10, 30, 30)], 1.0),  # [6] at the left border
+        (
+            [FAR, BOX],
+            [BOX],
+            0.5,
+        ),  # [10] the best box counts wherever it stands; a surplus one costs
+        ([BOX, FAR], [BOX], 0.5),
+        ([BOX], [BOX, FAR], 0.5),
+        ([FAR, BOX], [BOX, FAR], 1.0),
+        ([], [BOX], 0.0),
+        ([BOX], [], 0.0),
+        ([], [], 1.0),
+        ([(10, 10, 20, 30)], [BOX], 0.5),
+        ([BOX] * 500, [BOX], 1 / 500),  # a flood of boxes ends at once
+    ],
+)
+def test_frame_boxes(
+    found: list[tuple[int, ...]], true: list[tuple[int, ...]], reward: float
+) -> None:
+    assert frame_box_reward(found, true) == pytest.approx(reward)
+
+
+def test_boxes_are_averaged_over_keyframes() -> None:
+    assert box_reward([[BOX], []], [[BOX], [BOX]], absent=False) == 0.5
+    assert box_reward([], [], absent=False) == 0.0
+    assert box_reward([], [], absent=True) == 1.0
+    assert box_reward([[]], [[]], absent=True) == 1.0
+    assert box_reward([[BOX]], [[]], absent=True) == 0.0
+
+
+def test_masks() -> None:
+    empty, full, half = (np.zeros((4, 4), bool) for _ in range(3))
+    full[:] = True
+    half[:2] = True
+    assert mask_reward([(half, full), (full, full)]) == 0.75
+    # [12] frames without any pixel are no merit; published: 0.75
+    assert mask_reward([(empty, empty)] * 3 + [(empty, full)]) == 0.0
+    assert mask_reward([(empty, empty)]) == 1.0
+
+
+def score(text: str, truth: ClipTruth, preset: RewardPreset = PAPER) -> dict[str, float]:
+    text_scores = score_text(text, truth, clock(truth.num_frames), preset)
+    dus = DusScores(1.0, 1.0, num_boxes=1) if text_scores.points else None
+    rewards = combine(text_scores, dus, truth, preset)
+    return rewards.parts | {"total": rewards.total(preset)}
+
+
+def test_a_perfect_answer_earns_everything() -> None:
+    spread = answer(*((f"{t}", f"{t}") for t in (1, 4, 7, 10)))
+    parts = score(spread, clip_truth())
+    assert parts["total"] == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "absent", "r_k", "r_a", "r_g", "fmt"),
+    [
+        (answer(), True, 1.0, 1.0, 1.0, 1.0),  # [7] "none" can be said, and is right
+        (answer(), False, 0.0, 0.0, 0.0, 1.0),
+        ("garbage", True, 0.0, 0.0, 0.0, 0.0),  # [7] garbage is never right
+        ("garbage", False, 0.0, 0.0, 0.0, 0.0),
+        (answer(("1", "2")), True, 0.0, 1.0, 1.0, 1.0),  # wrong moment; the DUS found nothing there
+    ],
+)
+def test_absence(text: str, absent: bool, r_k: float, r_a: float, r_g: float, fmt: float) -> None:
+    parts = score(text, clip_truth(visible=slice(0, 0) if absent else slice(None)))
+    assert (parts["r_k"], parts["r_a"], parts["r_g"], parts["format"]) == pytest.approx(
+        (r_k, r_a, r_g, fmt)
+    )
+
+
+def test_length_is_not_paid() -> None:
+    """Longer thoughts and longer spans around the same middle earn the same."""
+    short = answer(("6", "6"))
+    long = answer(("0", "12")).replace("looking", "looking " * 400)
+    assert score(short, clip_truth()) == score(long, clip_truth())
+
+
+def test_times_past_the_end_are_clamped() -> None:
+    late = score(answer(("11", "99")), clip_truth())
+    assert late["diversity"] == pytest.approx(0.25)  # [3] published: dropped
+
+
+def test_grounded_moments_are_capped_and_are_those_of_inference() -> None:
+    text = answer(*((str(t), str(t)) for t in range(12)))
+    got = score_text(text, clip_truth(), clock(), PAPER)
+    assert [p.frame_index for p in got.points] == [0, 20, 40, 60]
+    assert [p.sample for p in got.points] == [0, 2, 4, 6]
+
+
+def test_span_reward_uses_the_true_span() -> None:
+    preset = with_weights(
+        PAPER, lambda_span=1.0, lambda_num=0, lambda_saliency=0, lambda_diversity=0
+    )
+    truth = clip_truth(spans=np.array([[2.0, 6.0]]))
+    assert score(answer(("4", "8")), truth, preset)["r_k"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "other"},
+        {"target_keyframes": 0},
+        {"length_bonus": True},
+        {"alpha_k_ratio": 1.0},
+    ],
+)
+def test_wrong_presets_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"preset|target|reference"):
+        RewardPreset(**wrong)  # type: ignore[arg-type]

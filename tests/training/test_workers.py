@@ -1,0 +1,254 @@
+"""Reward workers over the procedural world: scores, caching, failures; Ray where it is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omni_training.rewards.masks import mask_reward
+from omni_training.workers.jobs import DusScores, GroundingPoint, RewardJob
+from omni_training.workers.local import LocalBackend
+from omni_training.workers.scorer import ClipScorer, build_scorer
+from omni_training.world import WorldClip, world_scorer
+
+from omni_sdk.config import TrackingConfig
+from omni_sdk.demo.world import held_out_seed
+from omni_sdk.errors import DatasetError, MediaError
+from omni_sdk.stages import FrameMasks, GroundedBox, KeyframePrompt, ObjectMask
+
+SAMPLE = f"direct:{held_out_seed('direct', 0)}"
+
+
+def visible_frames(clip: WorldClip) -> list[int]:
+    return np.flatnonzero(clip.truth.union_areas).tolist()
+
+
+def job(sample_id: str = SAMPLE, *, shift: float = 0.0, preset: str = "paper") -> RewardJob:
+    """A job whose boxes are the true ones, moved to the right."""
+    clip = WorldClip(sample_id)
+    points = []
+    for frame in visible_frames(clip)[:2]:
+        box = clip.truth.boxes_at(frame)[0] + np.array([shift, 0, shift, 0], np.float32)
+        corners = tuple(float(v) for v in box)
+        points.append(GroundingPoint(frame, frame, "it", (corners,)))  # type: ignore[arg-type]
+    return RewardJob(sample_id, sample_id, tuple(points), masks=False, preset=preset)
+
+
+def score(backend: Any, *jobs: RewardJob) -> list[DusScores | None]:
+    return asyncio.run(backend.score(jobs))
+
+
+def test_jobs_survive_json() -> None:
+    from json import dumps, loads
+
+    value = job()
+    assert RewardJob.from_dict(loads(dumps(value.to_dict()))) == value
+    open_point = GroundingPoint(1, 2, "words")
+    value = replace(value, points=(open_point,), masks=True)
+    assert RewardJob.from_dict(loads(dumps(value.to_dict()))) == value
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"preset": "other"}, {"points": (GroundingPoint(0, 0, ""),) * 65}]
+)
+def test_wrong_jobs_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"preset|keyframes"):
+        RewardJob("a", "a", **({"points": ()} | wrong))
+
+
+def test_true_boxes_earn_everything_and_moved_ones_less() -> None:
+    backend = LocalBackend(world_scorer())
+    exact, moved, reference = score(backend, job(), job(shift=10), job(preset="reference", shift=0))
+    assert exact is not None
+    assert moved is not None
+    assert reference is not None
+    assert exact.box == pytest.approx(1.0)
+    assert 0.1 < moved.box < 0.9
+    # The published code takes boxes to include their last pixel: half-open ones lose a rim.
+    assert 0.8 < reference.box < 1.0
+
+
+class TrueMaskTracker:
+    """A tracker of known quality: the target's own masks, shifted; counts its runs."""
+
+    image_size = 32
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def track(self, frames: Any, prompts: list[KeyframePrompt], config: TrackingConfig) -> Any:
+        from omni_sdk.dus.masks import rle_encode
+
+        self.runs += 1
+        for frame in frames.forward(0, frames.num_frames):
+            mask = np.zeros((frames.height, frames.width), bool)
+            mask[:, : frames.width // 2] = True
+            yield FrameMasks(
+                frame.frame_index, frame.pts_seconds, (ObjectMask(1, rle_encode(mask), 1.0),)
+            )
+
+
+class CountingGrounder:
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def ground(self, images: list[Any], descriptions: list[str]) -> list[tuple[GroundedBox, ...]]:
+        self.asked += descriptions
+        box = np.array([1, 1, 20, 20], np.float32)
+        return [() if d == "nothing" else (GroundedBox(box, d),) for d in descriptions]
+
+
+def test_a_group_grounds_and_propagates_each_question_once() -> None:
+    grounder, tracker = CountingGrounder(), TrueMaskTracker()
+    scorer = ClipScorer(lambda s: WorldClip(s, tracker_size=32), grounder, tracker)
+    points = (GroundingPoint(3, 3, "a"), GroundingPoint(8, 8, "b"))
+    group = RewardJob(SAMPLE, "clip", points)
+    first = [scorer.score(group) for _ in range(8)]
+    assert grounder.asked == ["a", "b"]
+    assert tracker.runs == 1
+    assert len({s.mask for s in first}) == 1
+    half = np.zeros((96, 96), bool)
+    half[:, :48] = True
+    clip = WorldClip(SAMPLE)
+    expected = mask_reward((half, true) for true in clip.true_masks().values())
+    assert first[0].mask == pytest.approx(expected)
+
+
+def test_nothing_found_is_no_propagation() -> None:
+    tracker = TrueMaskTracker()
+    scorer = ClipScorer(lambda s: WorldClip(s), CountingGrounder(), tracker)
+    got = scorer.score(RewardJob(SAMPLE, "clip", (GroundingPoint(3, 3, "nothing"),)))
+    assert (got.mask, got.num_boxes, tracker.runs) == (0.0, 0, 0)
+
+
+def test_clips_held_are_bounded() -> None:
+    loaded: list[str] = []
+
+    def load(sample_id: str) -> WorldClip:
+        loaded.append(sample_id)
+        return WorldClip(sample_id)
+
+    scorer = ClipScorer(load, None, None, max_clips=2)
+    names = [f"direct:{i}" for i in (1, 2, 1, 3, 1, 2)]
+    for name in names:
+        scorer.score(RewardJob(name, name, (), masks=False))
+    assert loaded == ["direct:1", "direct:2", "direct:3", "direct:2"]
+
+
+def test_a_failing_job_is_none_and_counted() -> None:
+    def load(sample_id: str) -> WorldClip:
+        if sample_id == "bad":
+            raise MediaError("bad.mp4: truncated")
+        return WorldClip(sample_id)
+
+    backend = LocalBackend(ClipScorer(load, None, None))
+    good, bad, late = score(backend, job(), replace(job(), sample_id="bad"), job())
+    assert bad is None
+    assert good is not None
+    assert late is not None
+    assert (backend.stats.jobs, backend.stats.failed, backend.stats.retried) == (3, 1, 1)
+
+
+@pytest.mark.parametrize("factory", ["", "json", "json:loads", "omni_training.nowhere:x"])
+def test_factories_are_checked(factory: str) -> None:
+    with pytest.raises((ValueError, TypeError, ImportError)):
+        build_scorer(factory, {})
+
+
+def test_samples_of_the_world_are_checked() -> None:
+    for name in ("direct", "direct:x", "other:1", "direct:-1", "direct:" + "9" * 40):
+        with pytest.raises(DatasetError, match="FAMILY:SEED"):
+            WorldClip(name)
+
+
+class FaultyScorer(ClipScorer):
+    """Does what the first point's description says."""
+
+    def score(self, job: RewardJob) -> DusScores:
+        order = job.points[0].description
+        if order == "raise":
+            raise MediaError("as asked")
+        if order == "die":
+            os._exit(1)
+        if order == "hang":
+            time.sleep(60)
+        return DusScores(box=float(os.getpid()), mask=None)
+
+
+def faulty() -> FaultyScorer:
+    return FaultyScorer(WorldClip, None, None)
+
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None,
+    reason='ray is not installed: pip install "omni-sdk[ray]"',
+)
+
+
+@pytest.fixture(scope="module")
+def private_ray() -> Iterator[None]:
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    folder = str(Path(__file__).parent)
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=80 << 20,
+        _node_ip_address="127.0.0.1",
+        runtime_env={"env_vars": {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}},
+    )
+    yield
+    ray.shutdown()
+
+
+def command(order: str, clip: str) -> RewardJob:
+    return RewardJob("any:1", clip, (GroundingPoint(0, 0, order),), masks=False)
+
+
+@needs_ray
+def test_ray_scores_like_local_and_routes_by_clip(private_ray: None) -> None:
+    from omni_training.workers.ray_backend import RayBackend
+
+    jobs = [job(), job(shift=10), job(f"direct:{held_out_seed('direct', 1)}", shift=5)]
+    local = score(LocalBackend(world_scorer()), *jobs)
+    backend = RayBackend("omni_training.world:world_scorer", {}, num_workers=2, num_cpus=0.5)
+    remote = score(backend, *jobs)
+    backend.close()
+    assert [s and s.box for s in remote] == [s and s.box for s in local]
+    assert backend.stats.failed == 0
+
+
+@needs_ray
+def test_ray_outlives_what_jobs_do(private_ray: None) -> None:
+    """An exception, a dying and a hanging worker: None, counted, replaced; the next job is served."""
+    from omni_training.workers.ray_backend import RayBackend
+
+    backend = RayBackend("test_workers:faulty", {}, num_workers=2, num_cpus=0.5, timeout_seconds=20)
+    clips = {backend.worker_of(str(i)): str(i) for i in range(20)}
+    a, b = clips[0], clips[1]
+    pids = [s and s.box for s in score(backend, *[command("ok", c) for c in (a, a, b, a, b)])]
+    assert pids[0] == pids[1] == pids[3] != pids[2] == pids[4]
+    assert score(backend, command("raise", a), command("ok", b))[0] is None
+    assert backend.stats.replaced_workers == 0
+    assert score(backend, command("die", a)) == [None]
+    assert backend.stats.replaced_workers == 2
+    (after,) = score(backend, command("ok", a))
+    assert after is not None
+    assert after.box not in pids
+    backend._timeout = 2.0
+    assert score(backend, command("hang", b)) == [None]
+    backend._timeout = 20.0
+    assert score(backend, command("ok", b))[0] is not None
+    assert (backend.stats.failed, backend.stats.retried) == (3, 3)
+    backend.close()
+    backend.close()

@@ -1,0 +1,100 @@
+"""The command `omni-train`: results on stdout, progress on stderr.
+
+Exit codes: 0 done, 1 a problem told in one line, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+from omni_sdk.errors import OmniError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except (OmniError, OSError) as e:
+        if arguments.traceback:
+            raise
+        print(f"omni-train: {' '.join(str(e).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("omni-train: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="omni-train", description="Train the reasoner.")
+    parser.add_argument("--traceback", action="store_true", help="show the whole error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    grpo = commands.add_parser(
+        "grpo",
+        help="GRPO of the reasoner with rewards from the detail system",
+        description="GRPO of the reasoner. On several GPUs: accelerate launch --config_file LAUNCHER -m "
+        "omni_training.cli grpo --config FILE",
+    )
+    grpo.add_argument("--config", metavar="FILE", type=Path, required=True, help="YAML")
+    grpo.add_argument("--output-dir", metavar="DIR", help="in place of the configuration's")
+    grpo.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint")
+    mode = grpo.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--dry-run", action="store_true", help="plan memory, steps and tokens; load nothing"
+    )
+    mode.add_argument(
+        "--smoke", action="store_true", help="one step on the CPU with a random tiny model"
+    )
+    grpo.set_defaults(run=_grpo)
+    check = commands.add_parser(
+        "check-data", help="tell what of a data set is there, missing or odd; change nothing"
+    )
+    check.add_argument("root", metavar="ROOT", type=Path, help="the data set's folder")
+    check.add_argument("--dataset", required=True, help="revos, mevis, refavs, refcocog_2k_840 ...")
+    check.set_defaults(run=_check_data)
+    return parser
+
+
+def _grpo(arguments: argparse.Namespace) -> int:
+    from omni_training.recipe import load_config
+
+    config = load_config(arguments.config)
+    if arguments.output_dir:
+        config = dataclasses.replace(config, output_dir=arguments.output_dir)
+    if arguments.dry_run:
+        from omni_training.plan import make_plan
+
+        plan = make_plan(config)
+        print("\n".join(plan.lines()))
+        plan.check()
+        return 0
+    from omni_training import grpo
+
+    if arguments.smoke:
+        entry = grpo.smoke(config)
+        print("one step on a random tiny model (boxes and masks not paid):")
+    else:
+        entry = grpo.run(config, resume=arguments.resume)
+    for name in ("loss", "grad_norm", "reward", "kl", "entropy", "train_loss", "train_runtime"):
+        if name in entry:
+            print(f"  {name:<14}{float(entry[name]):.5g}")
+    return 0
+
+
+def _check_data(arguments: argparse.Namespace) -> int:
+    from omni_sdk.datasets import DATASETS, check
+
+    if arguments.dataset not in DATASETS:
+        names = ", ".join(DATASETS)
+        print(f"omni-train: expected --dataset one of {names}", file=sys.stderr)
+        return 2
+    report = check(arguments.root, arguments.dataset)
+    print("\n".join(report.lines()))
+    return 0 if report.ok else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

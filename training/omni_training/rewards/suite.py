@@ -1,0 +1,205 @@
+"""The presets as TRL reward functions: one column each for format, R_K, R_A and R_G.
+
+TRL calls asynchronous functions of one step together, so the four share one scoring of the batch. A rollout
+that cannot be scored (its sample was skipped, or its reward job failed twice) has None in *all* columns: TRL
+then leaves it out of its group's mean and gives it no advantage. None in one column only would count as a
+reward of 0 there and drag the rollout down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from omni_training.rewards.presets import RewardPreset, Rewards, TextScores, combine, score_text
+from omni_training.rewards.reference import length_bonus
+from omni_training.samples import SampleGuard
+from omni_training.workers.jobs import RewardBackend, RewardJob
+
+RewardFunction = Callable[..., Coroutine[Any, Any, list[float | None]]]
+COLUMNS = ("format", "r_k", "r_a", "r_g")
+_ZERO_STD = 1e-6
+
+
+class RewardSuite:
+    """Scores batches of completions and reports every part of every reward."""
+
+    def __init__(
+        self, preset: RewardPreset, samples: SampleGuard, backend: RewardBackend | None
+    ) -> None:
+        """Bind a preset to data and workers.
+
+        Args:
+            preset: how to pay.
+            samples: truth and clock of each sample.
+            backend: runs the detail system; None where the preset pays neither boxes nor masks.
+
+        Raises:
+            ValueError: the preset needs a backend and there is none.
+        """
+        if preset.needs_dus and backend is None:
+            raise ValueError(
+                "alpha_a or alpha_g is not 0: boxes and masks need a reward backend; found none"
+            )
+        self.preset = preset
+        self._samples = samples
+        self._backend = backend
+        self._batch: tuple[object, asyncio.Task[list[Rewards | None]]] | None = None
+
+    @property
+    def weights(self) -> list[float]:
+        """`reward_weights` for GRPOConfig."""
+        return list(self.preset.column_weights)
+
+    def functions(self) -> list[RewardFunction]:
+        """Return TRL's reward functions, in the order of `COLUMNS`."""
+        return [self._column(name) for name in COLUMNS]
+
+    async def score(
+        self, texts: Sequence[str], sample_ids: Sequence[str], num_tokens: Sequence[int]
+    ) -> list[Rewards | None]:
+        """Score completions.
+
+        Args:
+            texts: completions without special tokens.
+            sample_ids: the sample of each.
+            num_tokens: tokens of each.
+        """
+        scored = [self._text(text, s) for text, s in zip(texts, sample_ids, strict=True)]
+        jobs = {
+            i: RewardJob(
+                sample_id=sample_ids[i],
+                clip_id=self._samples.clip_id(sample_ids[i]),
+                points=scores.points,
+                masks=self.preset.alpha_g != 0,
+                preset=self.preset.name,
+            )
+            for i, scores in enumerate(scored)
+            if scores is not None and scores.points and self.preset.needs_dus
+        }
+        replies = dict.fromkeys(jobs, None)
+        if self._backend is not None and jobs:
+            replies = dict(zip(jobs, await self._backend.score(list(jobs.values())), strict=True))
+        rewards: list[Rewards | None] = []
+        for i, scores in enumerate(scored):
+            if scores is None or (i in jobs and replies[i] is None):
+                rewards.append(None)
+                continue
+            truth = self._samples.truth(sample_ids[i])
+            rewards.append(combine(scores, replies.get(i), truth, self.preset))
+        if self.preset.length_bonus:
+            rewards = self._with_length_bonus(rewards, sample_ids, num_tokens)
+        return rewards
+
+    def metrics(
+        self, rewards: Sequence[Rewards | None], sample_ids: Sequence[str]
+    ) -> dict[str, float]:
+        """Return the batch's figures for the log.
+
+        "part/NAME": mean of each part; "zero_variance_groups/COLUMN": groups (of this process) whose
+        rollouts all have the same reward there, and thus teach nothing; "unscored", "skipped" and
+        "failed_jobs": rollouts without a reward, and why.
+        """
+        known = [r for r in rewards if r is not None]
+        names = sorted({name for r in known for name in r.parts})
+        figures = {
+            f"part/{name}": sum(r.parts.get(name, 0.0) for r in known) / len(known)
+            for name in names
+        }
+        groups: dict[str, list[Rewards]] = defaultdict(list)
+        for reward, sample_id in zip(rewards, sample_ids, strict=True):
+            if reward is not None:
+                groups[sample_id].append(reward)
+        for name in (*COLUMNS, "total"):
+            flat = sum(_flat([self._value(r, name) for r in group]) for group in groups.values())
+            figures[f"zero_variance_groups/{name}"] = float(flat)
+        skipped = sum(s in self._samples.failed for s in sample_ids)
+        unscored = len(rewards) - len(known)
+        figures |= {
+            "rollouts/unscored": float(unscored),
+            "rollouts/skipped": float(skipped),
+            "rollouts/failed_jobs": float(unscored - skipped),
+        }
+        return figures
+
+    def _text(self, text: str, sample_id: str) -> TextScores | None:
+        if sample_id in self._samples.failed:
+            return None
+        truth, clock = self._samples.truth(sample_id), self._samples.clock(sample_id)
+        return score_text(text, truth, clock, self.preset)
+
+    def _value(self, reward: Rewards, name: str) -> float:
+        value: float = reward.total(self.preset) if name == "total" else getattr(reward, name)
+        return value
+
+    def _with_length_bonus(
+        self,
+        rewards: list[Rewards | None],
+        sample_ids: Sequence[str],
+        num_tokens: Sequence[int],
+    ) -> list[Rewards | None]:
+        """Reference only. Groups are those of this process, as in the published code."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i, (reward, sample_id) in enumerate(zip(rewards, sample_ids, strict=True)):
+            if reward is not None:
+                groups[sample_id].append(i)
+        paid = list(rewards)
+        for rows in groups.values():
+            group = [rewards[i] for i in rows]
+            accuracy = [
+                r.total(self.preset) - self.preset.alpha_format * r.format
+                for r in group
+                if r is not None
+            ]
+            bonuses = length_bonus(accuracy, [num_tokens[i] for i in rows])
+            for i, reward, bonus in zip(rows, group, bonuses, strict=True):
+                if reward is not None:
+                    parts = reward.parts | {"length_bonus": bonus}
+                    paid[i] = replace(reward, r_k=reward.r_k + bonus, parts=parts)
+        return paid
+
+    def _column(self, name: str) -> RewardFunction:
+        async def column(
+            completions: list[Any],
+            completion_ids: list[list[int]],
+            sample_id: list[str],
+            log_metric: Callable[[str, float], None],
+            log_extra: Callable[[str, list[Any]], None],
+            **_: Any,
+        ) -> list[float | None]:
+            # The list that TRL hands to all functions of a step is the key of that step.
+            if self._batch is None or self._batch[0] is not completions:
+                texts = [_content(c) for c in completions]
+                lengths = [len(ids) for ids in completion_ids]
+                work = self._scored_and_logged(texts, sample_id, lengths, log_metric, log_extra)
+                self._batch = (completions, asyncio.ensure_future(work))
+            rewards = await self._batch[1]
+            return [None if r is None else float(getattr(r, name)) for r in rewards]
+
+        column.__name__ = name
+        return column
+
+    async def _scored_and_logged(
+        self,
+        texts: list[str],
+        sample_ids: list[str],
+        num_tokens: list[int],
+        log_metric: Callable[[str, float], None],
+        log_extra: Callable[[str, list[Any]], None],
+    ) -> list[Rewards | None]:
+        rewards = await self.score(texts, sample_ids, num_tokens)
+        for name, value in self.metrics(rewards, sample_ids).items():
+            log_metric(name, value)
+        log_extra("sample_id", list(sample_ids))
+        return rewards
+
+
+def _content(completion: str | Sequence[Mapping[str, str]]) -> str:
+    return completion if isinstance(completion, str) else completion[0]["content"]
+
+
+def _flat(values: Sequence[float]) -> bool:
+    return len(values) > 1 and max(values) - min(values) < _ZERO_STD

@@ -1,0 +1,128 @@
+"""What a run does when something goes wrong: bad numbers stop it, half-written checkpoints never count."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from omni_sdk.errors import OmniError
+from safetensors.torch import save_file
+from transformers import TrainerCallback
+
+from omni_training.encoded import PromptMedia
+
+STAGING = ".incomplete"
+
+
+class TrainingDivergedError(OmniError, ArithmeticError):
+    """The loss or the gradient is not a finite number; the message names the saved batch."""
+
+
+class StopOnBadGradient(TrainerCallback):  # type: ignore[misc]
+    """Stops a run whose logged gradient norm or loss is not finite."""
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Check what is logged.
+
+        Raises:
+            TrainingDivergedError: grad_norm or loss is NaN or infinite.
+        """
+        for name in ("loss", "grad_norm"):
+            value = (logs or {}).get(name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise TrainingDivergedError(
+                    f"{name} is {value} at step {state.global_step}: lower the learning rate or "
+                    "max_grad_norm; the last checkpoint is untouched"
+                )
+
+
+def save_bad_batch(inputs: dict[str, Any], output_dir: str, step: int, rank: int) -> NoReturn:
+    """Write the batch whose loss is not finite, and stop.
+
+    The folder bad-batch-STEP-rankR holds batch.safetensors (every tensor, media as row.kind) and batch.json
+    (what they are).
+
+    Raises:
+        TrainingDivergedError: always.
+    """
+    folder = Path(output_dir) / f"bad-batch-{step}-rank{rank}"
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v for k, v in inputs.items() if isinstance(v, torch.Tensor)}
+    for row, media in enumerate(inputs.get("media", [])):
+        tensors |= _media_tensors(media, f"media.{row}")
+    contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    save_file(contiguous, str(folder / "batch.safetensors"))
+    shapes = {k: [list(v.shape), str(v.dtype)] for k, v in contiguous.items()}
+    text = json.dumps({"step": step, "rank": rank, "tensors": shapes}, indent=1)
+    (folder / "batch.json").write_text(text + "\n", encoding="utf-8")
+    raise TrainingDivergedError(
+        f"the loss is not finite at step {step}; the batch is saved in {folder}: look for empty "
+        "completions or infinite rewards, or lower the learning rate"
+    )
+
+
+def _media_tensors(media: PromptMedia, prefix: str) -> dict[str, torch.Tensor]:
+    tensors = {f"{prefix}.position_ids": media.position_ids}
+    tensors |= {f"{prefix}.{kind}": value for kind, value in media.pixels.items()}
+    if media.sounds is not None:
+        tensors[f"{prefix}.sounds"] = media.sounds
+    return tensors | {f"{prefix}.mel.{i}": mel for i, mel in enumerate(media.mel)}
+
+
+@contextmanager
+def staged_checkpoint(trainer: Any, trial: Any) -> Iterator[None]:
+    """Let a trainer write its checkpoint aside, and put it in place only when it is whole.
+
+    transformers writes into checkpoint-N as it goes; killed meanwhile, it leaves a folder that resuming
+    takes for the latest. Here everything goes to .incomplete/checkpoint-N (never looked at when resuming),
+    is flushed to the disk, and is renamed, which is atomic; then old checkpoints are rotated out.
+    """
+    from transformers.trainer_utils import rotate_checkpoints
+
+    args = trainer.args
+    name = f"checkpoint-{trainer.state.global_step}"
+    staging, final = Path(args.output_dir) / STAGING, Path(args.output_dir) / name
+    main = trainer.accelerator.is_main_process
+    if main:
+        shutil.rmtree(staging, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    plain, keep = trainer._get_output_dir, args.save_total_limit
+    trainer._get_output_dir = lambda trial: str(staging)
+    args.save_total_limit = None
+    try:
+        yield
+    finally:
+        trainer._get_output_dir = plain
+        args.save_total_limit = keep
+    trainer.accelerator.wait_for_everyone()
+    if main:
+        _flush(staging / name)
+        if (
+            final.exists()
+        ):  # left by an earlier run into the same folder, past the point of resuming
+            shutil.rmtree(final)
+        (staging / name).replace(final)
+        shutil.rmtree(staging, ignore_errors=True)
+        rotate_checkpoints(
+            output_dir=args.output_dir,
+            save_total_limit=keep,
+            best_model_checkpoint=trainer.state.best_model_checkpoint,
+            use_mtime=True,
+        )
+    trainer.accelerator.wait_for_everyone()
+
+
+def _flush(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""Where the expensive rewards are computed: the detail system behind one Protocol, here or in Ray actors."""

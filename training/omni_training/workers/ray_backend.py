@@ -1,0 +1,135 @@
+"""Reward workers as Ray actors: one scorer per actor, jobs of one clip always to the same actor.
+
+Jobs travel as JSON text and come back as a few numbers: no masks, no pickled objects of ours, no socket of
+ours (Ray's own channels carry token authentication). An actor is told by "module:function" and JSON options
+what to build.
+
+Note [Failures]
+    Ray's `max_task_retries` must stay 0: a request that kills its worker would be resent until every restart
+    is used up and the actor is dead for good. Here a failed job is sent once more (to a fresh actor if the
+    old one died or hung), then counted and given up: the rollout has no reward, the run goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from omni_sdk.errors import BackendUnavailableError
+
+from omni_training.workers.jobs import BackendStats, DusScores, RewardJob
+
+logger = logging.getLogger(__name__)
+
+
+class _Worker:
+    """The actor's body; runs in a worker process."""
+
+    def __init__(self, factory: str, options: str) -> None:
+        from omni_training.workers.scorer import build_scorer
+
+        self._scorer = build_scorer(factory, json.loads(options))
+
+    def score(self, job: str) -> list[float | int | None]:
+        scores = self._scorer.score(RewardJob.from_dict(json.loads(job)))
+        return [scores.box, scores.mask, scores.mismatch, scores.num_boxes, scores.seconds]
+
+
+class RayBackend:
+    """A pool of reward actors."""
+
+    def __init__(
+        self,
+        factory: str,
+        options: dict[str, Any],
+        *,
+        num_workers: int = 1,
+        num_cpus: float = 1.0,
+        num_gpus: float = 0.0,
+        timeout_seconds: float = 600.0,
+        address: str | None = None,
+    ) -> None:
+        """Start the actors.
+
+        Args:
+            factory: "module:function" that makes a `ClipScorer`; importable on every host.
+            options: its keyword arguments, JSON values.
+            num_workers: actors, at least 1.
+            num_cpus: of each actor.
+            num_gpus: of each actor, e.g. 0.25.
+            timeout_seconds: a job that takes longer counts as failed, and its actor is replaced.
+            address: of a running cluster; None: a private one on this host, without dashboard.
+
+        Raises:
+            BackendUnavailableError: ray is not installed.
+            ValueError: an option is out of range.
+        """
+        if num_workers < 1 or timeout_seconds <= 0:
+            raise ValueError(f"expected {num_workers=} >= 1 and {timeout_seconds=} > 0")
+        try:
+            import ray
+        except ImportError as e:
+            raise BackendUnavailableError(
+                'reward workers need ray: pip install "omni-sdk[ray]"'
+            ) from e
+        self.stats = BackendStats()
+        self._ray = ray
+        self._owned = not ray.is_initialized()
+        if self._owned:
+            local = {"_node_ip_address": "127.0.0.1"} if address is None else {"address": address}
+            ray.init(include_dashboard=False, log_to_driver=False, **local)
+        self._actor = ray.remote(
+            num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0, max_task_retries=0
+        )(_Worker)
+        self._arguments = (factory, json.dumps(options))
+        self._timeout = timeout_seconds
+        self._workers = [self._start() for _ in range(num_workers)]
+
+    async def score(self, jobs: Sequence[RewardJob]) -> list[DusScores | None]:
+        """Return the scores of each job, in order; None where one failed twice."""
+        return list(await asyncio.gather(*(self._one(job) for job in jobs)))
+
+    def worker_of(self, clip_id: str) -> int:
+        """Return the worker that holds a clip: the same one in every process and run."""
+        return zlib.crc32(clip_id.encode()) % len(self._workers)
+
+    def close(self) -> None:
+        """Stop the actors, and the private cluster; a second call does nothing."""
+        for worker in self._workers:
+            self._ray.kill(worker)
+        self._workers = []
+        if self._owned and self._ray.is_initialized():
+            self._ray.shutdown()
+
+    def _start(self) -> Any:
+        return self._actor.remote(*self._arguments)
+
+    async def _one(self, job: RewardJob) -> DusScores | None:
+        self.stats.jobs += 1
+        slot = self.worker_of(job.clip_id)
+        text = json.dumps(job.to_dict())
+        for attempt in range(2):
+            worker = self._workers[slot]
+            try:
+                reply = await asyncio.wait_for(worker.score.remote(text), self._timeout)
+                box, mask, mismatch, num_boxes, seconds = reply
+                return DusScores(box, mask, mismatch, int(num_boxes), seconds)
+            except (self._ray.exceptions.RayError, asyncio.TimeoutError) as e:
+                first = (str(e).strip() or type(e).__name__).splitlines()[-1]
+                logger.warning("reward job for %r failed: %s", job.sample_id, first)
+                self.stats.retried += attempt == 0
+                if not isinstance(e, self._ray.exceptions.RayTaskError):
+                    self._replace(slot, worker)
+        self.stats.failed += 1
+        return None
+
+    def _replace(self, slot: int, dead: Any) -> None:
+        """Put a fresh actor in place of a dead or hung one, once however many jobs noticed."""
+        if self._workers[slot] is dead:
+            self._ray.kill(dead)
+            self._workers[slot] = self._start()
+            self.stats.replaced_workers += 1
