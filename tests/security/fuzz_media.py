@@ -66,6 +66,7 @@ class Examiner:
             max_wall_seconds=SDK_WALL_SECONDS,
         )
         self.corpus = {name: (folder / name).read_bytes() for name in names}
+        self._keeps_state = False
         self.clean: dict[str, list[str | None]] = {}
         for name in names:
             seen, flags, _ = self.look(folder / name, None)
@@ -110,7 +111,7 @@ class Examiner:
                     pair = {other.get(index), sampled.get(index)}
                     # What fills a damaged frame may depend on where decoding started; a sound one not.
                     sound = clean is None or (len(clean) == count and clean[index] in pair)
-                    if len(pair) > 1 and sound:
+                    if len(pair) > 1 and sound and not (clean and self._keeps_state):
                         assert index in corrupt | set(video.missing), f"{way}, {index} differs"
             sound = video.audio()
             if sound is not None:
@@ -125,6 +126,8 @@ class Examiner:
         """Return (outcome, detail) of a spoiled file."""
         from omni_sdk.errors import OmniError
 
+        # FFV1's decoder, which tells of no damage, fills from what it decoded before, over a flush too.
+        self._keeps_state = name == "ffv1.mkv"
         try:
             seen, flags, corrupt = self.look(path, self.clean[name])
         except OmniError as e:
