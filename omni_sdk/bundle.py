@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omni_sdk import schema
@@ -72,11 +72,44 @@ class Bundle:
                 f"{sorted(self.manifest.graphs)}"
             ) from None
 
+    def with_variants(self, *names: str) -> Bundle:
+        """Return this bundle with variants in the place of its graphs.
+
+        Args:
+            names: of variants; each replaces every graph that has it, the last one wins.
+
+        Raises:
+            BundleError: no graph has a variant of that name.
+        """
+        graphs = self.manifest.graphs
+        for name in names:
+            if not any(name in graph.variants for graph in graphs.values()):
+                known = sorted({v for graph in graphs.values() for v in graph.variants})
+                raise BundleError(
+                    f"bundle {self.manifest.name!r} has no variant {name!r}; it has {known}; "
+                    "`omni-export variants` makes some"
+                )
+            graphs = {key: _as_variant(graph, name) for key, graph in graphs.items()}
+        return replace(self, manifest=replace(self.manifest, graphs=graphs))
+
     def path(self, file: str) -> Path:
         """Return the path of a file that the manifest lists."""
         if file not in self.manifest.files:
             raise BundleError(f"bundle {self.manifest.name!r} has no file {file!r}")
         return self.directory / file
+
+
+def _as_variant(graph: GraphSpec, name: str) -> GraphSpec:
+    variant = graph.variants.get(name)
+    if variant is None:
+        return graph
+    return replace(
+        graph,
+        file=variant.file,
+        data=variant.data,
+        precision=variant.precision,
+        backends=variant.backends,
+    )
 
 
 def embedded(name: str) -> Path | None:
@@ -137,7 +170,8 @@ def _check_names(path: Path, manifest: Manifest) -> None:
         plain = _SAFE_NAME.fullmatch(name) and not {".", ".."} & set(name.split("/"))
         if not plain or name == MANIFEST:
             raise BundleError(f"{path}: file name {name!r} is not a plain path inside the bundle")
-    named = [f for graph in manifest.graphs.values() for f in (graph.file, *graph.data)]
+    files = [f for g in manifest.graphs.values() for f in (g, *g.variants.values())]
+    named = [name for f in files for name in (f.file, *f.data)]
     if manifest.dus is not None:
         named.append(manifest.dus.no_memory_embedding)
     if manifest.grs is not None:

@@ -27,6 +27,7 @@ def load_stages(
     revision: str | None,
     local_files_only: bool,
     tracker: str | os.PathLike[str] | None,
+    variant: str | Sequence[str] = (),
 ) -> Stages:
     """Load the stages of a bundle or, with backend "torch", of checkpoints.
 
@@ -37,7 +38,10 @@ def load_stages(
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     directory = resolve(name_or_path, revision=revision, local_files_only=local_files_only)
+    variants = (variant,) if isinstance(variant, str) else tuple(variant)
     if backend == "torch":
+        if variants:
+            raise ValueError("variant= is for bundles; a checkpoint has none")
         return _from_checkpoints(directory, tracker, device=device)
     if not (directory / MANIFEST).is_file() and (directory / "config.json").is_file():
         raise BundleError(
@@ -46,13 +50,13 @@ def load_stages(
         )
     if tracker is not None:
         raise ValueError("tracker= is for backend='torch'; a bundle names its own tracker")
-    return _from_bundle(directory, device=device, backend=backend, providers=providers)
+    bundle = Bundle.open(directory).with_variants(*variants)
+    return _from_bundle(bundle, device=device, backend=backend, providers=providers)
 
 
 def _from_bundle(
-    directory: Path, *, device: str, backend: str, providers: Sequence[Any] | None
+    bundle: Bundle, *, device: str, backend: str, providers: Sequence[Any] | None
 ) -> Stages:
-    bundle = Bundle.open(directory)
     loader = open_loader(backend, device=device, providers=providers)
     reasoner: Reasoner | None = None
     grounder: Grounder | None = None

@@ -28,13 +28,56 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ParityRow:
+    """One comparison made at export: what, against what, how far off (0: equal), how far is allowed."""
+
+    subject: str
+    reference: str
+    measure: str
+    value: float
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class GraphVariant:
+    """Another file for the same graph, with the same inputs and outputs.
+
+    Attributes:
+        file: relative to the bundle.
+        precision: of the weights and the arithmetic, e.g. "float16" or "int8 weights, blocks of 32".
+        backends: engines that can run it: "onnx", "tensorrt".
+        data: external data files.
+        parity: how far it is from the graph itself, and what that costs.
+    """
+
+    file: str
+    precision: str
+    backends: tuple[str, ...]
+    data: tuple[str, ...] = ()
+    parity: tuple[ParityRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """One ONNX graph: its file (relative to the bundle), external data files and tensors."""
+    """One ONNX graph.
+
+    Attributes:
+        file: relative to the bundle.
+        inputs: in order.
+        outputs: in order.
+        data: external data files.
+        precision: of the weights and the arithmetic.
+        backends: engines that can run it.
+        variants: other files of the same graph by name ("fp16", "int8", ..).
+    """
 
     file: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     data: tuple[str, ...] = ()
+    precision: str = "float32"
+    backends: tuple[str, ...] = ("onnx", "tensorrt")
+    variants: dict[str, GraphVariant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,17 +261,6 @@ class SourceSpec:
     checkpoint: str
     revision: str | None
     license: str
-
-
-@dataclass(frozen=True, slots=True)
-class ParityRow:
-    """One comparison made at export: what, against what, how far off (0: equal), how far is allowed."""
-
-    subject: str
-    reference: str
-    measure: str
-    value: float
-    tolerance: float
 
 
 @dataclass(frozen=True, slots=True)

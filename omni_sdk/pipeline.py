@@ -76,6 +76,7 @@ class Pipeline:
         local_files_only: bool = False,
         tracker: str | os.PathLike[str] | None = None,
         limits: MediaLimits | None = None,
+        variant: str | Sequence[str] = (),
     ) -> Pipeline:
         """Load the models.
 
@@ -89,6 +90,8 @@ class Pipeline:
             local_files_only: never download.
             tracker: with backend="torch": the tracker's checkpoint directory or hub id.
             limits: what a source may cost; None: the defaults and OMNI_SDK_MAX_* variables.
+            variant: name or names of variants of the bundle's graphs ("fp16", "int8", ..): each is used
+                in the place of every graph that has it, the last one wins.
 
         Raises:
             BundleError: the directory is incomplete, altered or of another schema.
@@ -103,6 +106,7 @@ class Pipeline:
             revision=revision,
             local_files_only=local_files_only,
             tracker=tracker,
+            variant=variant,
         )
         return cls(*stages, limits=limits or MediaLimits.from_environment())
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "ask": "answer a plain question about a video in words",
     "demo": "watch generated clips with the shipped models and score the answers",
     "inspect": "show what a bundle or a video holds",
+    "bench": "time every stage on this machine, or compare two such results",
     "doctor": "run a small graph on every engine here and compare the results",
 }
 

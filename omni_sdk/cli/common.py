@@ -31,6 +31,18 @@ def declare_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tracker", default=None, help="with --backend torch: the tracker's checkpoint"
     )
+    declare_variants(parser)
+
+
+def declare_variants(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses variants of a bundle's graphs."""
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="use this variant of every graph that has it (fp16, int8, ..); may be repeated, the last wins",
+    )
 
 
 def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
@@ -42,6 +54,7 @@ def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
         device=arguments.device,
         backend=arguments.backend,
         tracker=arguments.tracker,
+        variant=arguments.variant,
     )
 
 
