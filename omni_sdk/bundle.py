@@ -99,6 +99,16 @@ class Bundle:
         return self.directory / file
 
 
+def graph_files(graph: GraphSpec) -> list[str]:
+    """Return all files that a graph names, those of its variants included."""
+    files = [graph.file, *graph.data]
+    golden = [graph.golden]
+    for variant in graph.variants.values():
+        files += (variant.file, *variant.data)
+        golden.append(variant.golden)
+    return [*files, *(g for g in golden if g is not None)]
+
+
 def _as_variant(graph: GraphSpec, name: str) -> GraphSpec:
     variant = graph.variants.get(name)
     if variant is None:
@@ -109,6 +119,8 @@ def _as_variant(graph: GraphSpec, name: str) -> GraphSpec:
         data=variant.data,
         precision=variant.precision,
         backends=variant.backends,
+        golden=variant.golden,
+        golden_tolerance=variant.golden_tolerance,
     )
 
 
@@ -170,8 +182,7 @@ def _check_names(path: Path, manifest: Manifest) -> None:
         plain = _SAFE_NAME.fullmatch(name) and not {".", ".."} & set(name.split("/"))
         if not plain or name == MANIFEST:
             raise BundleError(f"{path}: file name {name!r} is not a plain path inside the bundle")
-    files = [f for g in manifest.graphs.values() for f in (g, *g.variants.values())]
-    named = [name for f in files for name in (f.file, *f.data)]
+    named = [f for graph in manifest.graphs.values() for f in graph_files(graph)]
     if manifest.dus is not None:
         named.append(manifest.dus.no_memory_embedding)
     if manifest.grs is not None:

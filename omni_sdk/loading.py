@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from omni_sdk.bundle import MANIFEST, Bundle
+from omni_sdk.engines.base import EngineLoader
 from omni_sdk.engines.select import open_loader
-from omni_sdk.errors import BundleError
+from omni_sdk.errors import BundleError, EngineError
 from omni_sdk.hub import resolve
+from omni_sdk.parity_gate import GatedLoader
 from omni_sdk.results import BundleInfo
 from omni_sdk.stages import Grounder, Reasoner, Tracker
 
@@ -28,11 +30,14 @@ def load_stages(
     local_files_only: bool,
     tracker: str | os.PathLike[str] | None,
     variant: str | Sequence[str] = (),
+    skip_parity: bool = False,
 ) -> Stages:
     """Load the stages of a bundle or, with backend "torch", of checkpoints.
 
     Raises:
         ValueError: an unknown backend.
+        EngineError: the engine cannot run a graph.
+        ParityError: a graph computes something else on this machine (unless `skip_parity`).
         BundleError: neither a bundle nor (with backend "torch") a checkpoint.
     """
     if backend not in BACKENDS:
@@ -51,13 +56,26 @@ def load_stages(
     if tracker is not None:
         raise ValueError("tracker= is for backend='torch'; a bundle names its own tracker")
     bundle = Bundle.open(directory).with_variants(*variants)
-    return _from_bundle(bundle, device=device, backend=backend, providers=providers)
-
-
-def _from_bundle(
-    bundle: Bundle, *, device: str, backend: str, providers: Sequence[Any] | None
-) -> Stages:
     loader = open_loader(backend, device=device, providers=providers)
+    check_backend(bundle, loader.backend)
+    return _from_bundle(bundle, GatedLoader(loader, skip=skip_parity))
+
+
+def check_backend(bundle: Bundle, backend: str) -> None:
+    """Refuse graphs that an engine cannot run, before anything is loaded.
+
+    Raises:
+        EngineError: names the graph and what can run it.
+    """
+    for name, graph in bundle.manifest.graphs.items():
+        if backend not in graph.backends:
+            raise EngineError(
+                f"{name} ({graph.file}, {graph.precision}) runs on {' and '.join(graph.backends)}, not "
+                f"on {backend}; choose another variant, or backend={graph.backends[0]!r}"
+            )
+
+
+def _from_bundle(bundle: Bundle, loader: EngineLoader) -> Stages:
     reasoner: Reasoner | None = None
     grounder: Grounder | None = None
     tracker: Tracker | None = None

@@ -28,17 +28,6 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class ParityRow:
-    """One comparison made at export: what, against what, how far off (0: equal), how far is allowed."""
-
-    subject: str
-    reference: str
-    measure: str
-    value: float
-    tolerance: float
-
-
-@dataclass(frozen=True, slots=True)
 class GraphVariant:
     """Another file for the same graph, with the same inputs and outputs.
 
@@ -47,14 +36,16 @@ class GraphVariant:
         precision: of the weights and the arithmetic, e.g. "float16" or "int8 weights, blocks of 32".
         backends: engines that can run it: "onnx", "tensorrt".
         data: external data files.
-        parity: how far it is from the graph itself, and what that costs.
+        golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
+        golden_tolerance: how far a machine may be from it.
     """
 
     file: str
     precision: str
     backends: tuple[str, ...]
     data: tuple[str, ...] = ()
-    parity: tuple[ParityRow, ...] = ()
+    golden: str | None = None
+    golden_tolerance: float = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +59,10 @@ class GraphSpec:
         data: external data files.
         precision: of the weights and the arithmetic.
         backends: engines that can run it.
-        variants: other files of the same graph by name ("fp16", "int8", ..).
+        variants: other files of the same graph by name ("fp16", "int8", ..). Their rows among the
+            manifest's parity have the subject "GRAPH@VARIANT".
+        golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
+        golden_tolerance: how far a machine may be from it.
     """
 
     file: str
@@ -78,6 +72,8 @@ class GraphSpec:
     precision: str = "float32"
     backends: tuple[str, ...] = ("onnx", "tensorrt")
     variants: dict[str, GraphVariant] = field(default_factory=dict)
+    golden: str | None = None
+    golden_tolerance: float = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +257,17 @@ class SourceSpec:
     checkpoint: str
     revision: str | None
     license: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParityRow:
+    """One comparison made at export: what, against what, how far off (0: equal), how far is allowed."""
+
+    subject: str
+    reference: str
+    measure: str
+    value: float
+    tolerance: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class Pipeline:
         tracker: str | os.PathLike[str] | None = None,
         limits: MediaLimits | None = None,
         variant: str | Sequence[str] = (),
+        skip_parity: bool = False,
     ) -> Pipeline:
         """Load the models.
 
@@ -92,8 +93,11 @@ class Pipeline:
             limits: what a source may cost; None: the defaults and OMNI_SDK_MAX_* variables.
             variant: name or names of variants of the bundle's graphs ("fp16", "int8", ..): each is used
                 in the place of every graph that has it, the last one wins.
+            skip_parity: use graphs that do not give their golden outputs on this machine; each is
+                logged as a warning.
 
         Raises:
+            ParityError: a graph computes something else here than where it was exported.
             BundleError: the directory is incomplete, altered or of another schema.
             BackendUnavailableError: a library is missing; the message names the pip extra.
             EngineError: the engine refuses a graph or the device is not there.
@@ -107,6 +111,7 @@ class Pipeline:
             local_files_only=local_files_only,
             tracker=tracker,
             variant=variant,
+            skip_parity=skip_parity,
         )
         return cls(*stages, limits=limits or MediaLimits.from_environment())
 

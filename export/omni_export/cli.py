@@ -15,6 +15,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.command == "onnx":
             return _onnx(arguments)
+        if arguments.command == "variants":
+            return _variants(arguments)
         return _validate(arguments)
     except (OmniError, OSError) as e:
         print(f"omni-export: {e}", file=sys.stderr)
@@ -43,6 +45,17 @@ def _parser() -> argparse.ArgumentParser:
         help="store weights as float16 where that is exact (half the size for float16 checkpoints)",
     )
     onnx.add_argument("--force", action="store_true", help="replace an existing bundle")
+    variants = commands.add_parser("variants", help="add float16, int8 or int4 graphs to a bundle")
+    variants.add_argument("bundle", metavar="BUNDLE", type=Path)
+    variants.add_argument("--out", metavar="BUNDLE", type=Path, required=True, help="to make")
+    variants.add_argument(
+        "--variant",
+        metavar="NAME",
+        action="append",
+        required=True,
+        help="fp16 (all graphs), int8 or int4 (weights of the decoder); may be repeated",
+    )
+    variants.add_argument("--force", action="store_true", help="replace an existing bundle")
     validate = commands.add_parser("validate", help="verify a bundle and load its graphs")
     validate.add_argument("bundle", metavar="BUNDLE", type=Path)
     return parser
@@ -71,6 +84,28 @@ def _onnx(arguments: argparse.Namespace) -> int:
         print(f"{row.subject}: {row.measure} {row.value:.2g} (allowed {row.tolerance:.2g})")
     size = sum(f.size for f in manifest.files.values())
     print(f"{arguments.out}: {manifest.name}, {len(manifest.graphs)} graphs, {size / 1e6:.1f} MB")
+    return 0
+
+
+def _variants(arguments: argparse.Namespace) -> int:
+    from omni_export.variants import add_variants
+
+    manifest = add_variants(
+        arguments.bundle,
+        arguments.out,
+        list(dict.fromkeys(arguments.variant)),
+        force=arguments.force,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
+    for row in manifest.parity:
+        if "@" in row.subject:
+            print(f"{row.subject}: {row.measure} {row.value:.2g} (allowed {row.tolerance:.2g})")
+    for name, graph in manifest.graphs.items():
+        for variant, spec in graph.variants.items():
+            sizes = [
+                sum(manifest.files[f].size for f in (g.file, *g.data)) / 1e6 for g in (graph, spec)
+            ]
+            print(f"{name}@{variant}: {sizes[1]:.2f} MB (was {sizes[0]:.2f}), {spec.precision}")
     return 0
 
 

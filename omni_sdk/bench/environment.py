@@ -5,21 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
 from omni_sdk._version import __version__
 from omni_sdk.bench.report import EnvironmentReport
+from omni_sdk.devices import nvidia_device, tool_output
 
 PACKAGES = ("numpy", "av", "tokenizers", "onnxruntime", "onnxruntime-gpu", "tensorrt", "torch")
-NVIDIA_FIELDS = (
-    *("name", "driver_version", "compute_cap", "memory.total", "power.limit"),
-    *("clocks.max.sm", "clocks.max.memory", "clocks.sm"),
-)
-"""Queried from nvidia-smi, one value each."""
-_TOOL_SECONDS = 10.0
 
 
 def environment(device: str) -> EnvironmentReport:
@@ -40,32 +33,6 @@ def environment(device: str) -> EnvironmentReport:
         versions=_versions(),
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-
-
-def nvidia_device(device: str) -> dict[str, str]:
-    """Return nvidia-smi's description of "cuda:N"; empty for the CPU or without the tool."""
-    kind, _, index = device.partition(":")
-    if kind != "cuda":
-        return {}
-    query = ["nvidia-smi", f"--query-gpu={','.join(NVIDIA_FIELDS)}", "--format=csv,noheader"]
-    lines = tool_output([*query, f"--id={index or 0}"]).strip().splitlines()
-    values = [v.strip() for v in lines[0].split(",")] if lines else []
-    if len(values) != len(NVIDIA_FIELDS):
-        return {}
-    return dict(zip(NVIDIA_FIELDS, values, strict=True))
-
-
-def tool_output(command: list[str]) -> str:
-    """Return what a tool prints; "" where it is missing, fails or takes too long."""
-    if shutil.which(command[0]) is None:
-        return ""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TOOL_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return ""
-    return done.stdout
 
 
 def _cpu_count() -> int:

@@ -68,7 +68,11 @@ def _measure(arguments: argparse.Namespace, name: str, videos: list[str]) -> int
     variants = tuple(arguments.variant)
     bundle = Bundle.open(resolve(name)).with_variants(*variants)
     pipeline = Pipeline.from_pretrained(
-        bundle.directory, device=arguments.device, backend=arguments.backend, variant=variants
+        bundle.directory,
+        device=arguments.device,
+        backend=arguments.backend,
+        variant=variants,
+        skip_parity=arguments.skip_parity,
     )
     settings = SettingsReport(
         arguments.warm_up, arguments.runs, not arguments.no_audio, arguments.frames

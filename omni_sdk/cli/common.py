@@ -43,6 +43,11 @@ def declare_variants(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="use this variant of every graph that has it (fp16, int8, ..); may be repeated, the last wins",
     )
+    parser.add_argument(
+        "--skip-parity",
+        action="store_true",
+        help="use graphs that compute something else on this machine (answers may be wrong)",
+    )
 
 
 def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
@@ -55,6 +60,7 @@ def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
         backend=arguments.backend,
         tracker=arguments.tracker,
         variant=arguments.variant,
+        skip_parity=arguments.skip_parity,
     )
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from omni_sdk.bench.compare import compare, verdict
-from omni_sdk.bench.environment import environment, nvidia_device, tool_output
+from omni_sdk.bench.environment import environment
 from omni_sdk.bench.measure import Case, measure
 from omni_sdk.bench.memory import DeviceSampler, host_memory_mb, reset_host_peak
 from omni_sdk.bench.report import STAGES, SettingsReport, quantiles, read_report, write_report
 from omni_sdk.bench.tables import comparison_text, report_text
 from omni_sdk.cli import main
+from omni_sdk.devices import free_device_bytes, nvidia_device, tool_output
 from omni_sdk.errors import DatasetError, MediaError, PromptError
 
 
@@ -171,9 +172,13 @@ def test_device_sampler_reads_what_the_tool_prints(tmp_path, monkeypatch):
 
 
 def test_device_description(tmp_path, monkeypatch):
-    _fake_tool(tmp_path, monkeypatch, "echo 'GPU X, 1.2, 9.0, 8 MiB, 7 W, 1 MHz, 2 MHz, 3 MHz'")
+    _fake_tool(
+        tmp_path, monkeypatch, "echo 'GPU X, 1.2, 9.0, 8 MiB, 5 MiB, 7 W, 1 MHz, 2 MHz, 3 MHz'"
+    )
     assert nvidia_device("cuda:0")["compute_cap"] == "9.0"
+    assert free_device_bytes("cuda:0") == 5 << 20
     assert nvidia_device("cpu") == {}
+    assert free_device_bytes("cpu") is None
     assert environment("cuda:0").device["name"] == "GPU X"
     _fake_tool(tmp_path, monkeypatch, "exit 9")
     assert nvidia_device("cuda:0") == {}
