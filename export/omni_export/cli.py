@@ -17,6 +17,8 @@ def main(argv: list[str] | None = None) -> int:
             return _onnx(arguments)
         if arguments.command == "variants":
             return _variants(arguments)
+        if arguments.command == "tensorrt":
+            return _tensorrt(arguments)
         return _validate(arguments)
     except (OmniError, OSError) as e:
         print(f"omni-export: {e}", file=sys.stderr)
@@ -56,9 +58,70 @@ def _parser() -> argparse.ArgumentParser:
         help="fp16 (all graphs), int8 or int4 (weights of the decoder); may be repeated",
     )
     variants.add_argument("--force", action="store_true", help="replace an existing bundle")
+    _declare_tensorrt(commands.add_parser("tensorrt", help="build TensorRT plans for this machine"))
     validate = commands.add_parser("validate", help="verify a bundle and load its graphs")
     validate.add_argument("bundle", metavar="BUNDLE", type=Path)
     return parser
+
+
+def _declare_tensorrt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path)
+    parser.add_argument("--graph", action="append", default=[], help="only this one; repeatable")
+    parser.add_argument("--variant", action="append", default=[], help="e.g. fp16; repeatable")
+    parser.add_argument("--device", type=int, default=0, help="index of the GPU")
+    parser.add_argument("--cache", type=Path, help="directory of plans (default: the user's)")
+    parser.add_argument("--cache-gb", type=float, default=50.0, help="cap on the plans together")
+    parser.add_argument("--workspace-mb", type=int, default=2048)
+    parser.add_argument("--optimization-level", type=int, default=3, help="0 to 5")
+    for name in ("objects", "patches", "chunks", "points", "prompt", "new-tokens"):
+        parser.add_argument(f"--max-{name}", type=int, help=f"largest number of {name} in a call")
+    parser.add_argument(
+        "--print-only",
+        action="store_true",
+        help="print the trtexec lines and build nothing; works without TensorRT",
+    )
+
+
+def _tensorrt(arguments: argparse.Namespace) -> int:
+    from omni_sdk.bundle import Bundle
+    from omni_sdk.engines.plans import BuildFlags, PlanCache
+    from omni_sdk.engines.profiles import ShapeLimits
+    from omni_sdk.parity_gate import cache_directory
+
+    from omni_export.tensorrt_build import build_plans, plan_requests, trtexec_line
+
+    sizes = {k: v for k, v in vars(arguments).items() if k.startswith("max_") and v is not None}
+    try:
+        limits = ShapeLimits(**sizes)
+        flags = BuildFlags(arguments.workspace_mb, arguments.optimization_level)
+    except ValueError as e:
+        print(f"omni-export tensorrt: {e}", file=sys.stderr)
+        return 2
+    bundle = Bundle.open(arguments.bundle).with_variants(*arguments.variant)
+    requests = plan_requests(bundle, arguments.graph, limits, flags)
+    directory = arguments.cache or cache_directory() / "plans"
+    if arguments.print_only:
+        for request in requests:
+            plan = directory / f"{request.onnx.stem}.plan"
+            print(trtexec_line(request, plan, directory / "timing.cache"))
+        return 0
+    from omni_sdk.engines.cuda import Device
+    from omni_sdk.engines.tensorrt_api import load_library, major_version
+
+    trt = load_library()
+    paths = build_plans(
+        bundle,
+        requests,
+        PlanCache(directory, int(arguments.cache_gb * (1 << 30))),
+        trt=trt,
+        compute_capability=Device(arguments.device).compute_capability,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
+    major = major_version(str(trt.__version__))
+    for request, path in zip(requests, paths, strict=True):
+        print(f"{request.graph}: {path}")
+        print(trtexec_line(request, path, directory / "timing.cache", major=major))
+    return 0
 
 
 def _onnx(arguments: argparse.Namespace) -> int:

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from omni_sdk.engines.inputs import check_inputs
 from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
 from omni_sdk.manifest import GraphSpec, TensorSpec
 
@@ -89,41 +89,13 @@ class OnnxEngine:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph once; see `omni_sdk.engines.base.Engine.run`."""
-        self._check(inputs)
+        check_inputs(self._name, self._inputs, inputs)
         try:
             outputs = self._session.run(self._outputs, dict(inputs))
         except _ORT_ERRORS as e:
             shapes = {name: value.shape for name, value in inputs.items()}
             raise EngineError(f"{self._name}: onnxruntime failed on {shapes}: {e}") from e
         return dict(zip(self._outputs, outputs, strict=True))
-
-    def _check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Compare names, dtypes, ranks and sizes with the manifest.
-
-        Raises:
-            EngineError: something does not fit. Named axes must agree among the inputs.
-        """
-        if inputs.keys() != self._inputs.keys():
-            raise EngineError(
-                f"{self._name}: inputs {sorted(inputs)}, expected {sorted(self._inputs)}"
-            )
-        sizes: dict[str, int] = {}
-        for name, spec in self._inputs.items():
-            value = inputs[name]
-            if not isinstance(value, np.ndarray) or value.dtype != spec.dtype:
-                found = getattr(value, "dtype", type(value).__name__)
-                raise EngineError(f"{self._name}: {name} is {found}, expected {spec.dtype}")
-            if value.ndim != len(spec.axes):
-                raise EngineError(
-                    f"{self._name}: {name} has shape {value.shape}, expected {spec.axes}"
-                )
-            for axis, size in zip(spec.axes, value.shape, strict=True):
-                want = sizes.setdefault(axis, size) if isinstance(axis, str) else axis
-                if size != want:
-                    raise EngineError(
-                        f"{self._name}: {name} has shape {value.shape}, expected {spec.axes} with "
-                        f"{axis} = {want}"
-                    )
 
 
 class OnnxLoader:
