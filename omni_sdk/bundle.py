@@ -121,6 +121,7 @@ def _as_variant(graph: GraphSpec, name: str) -> GraphSpec:
         backends=variant.backends,
         golden=variant.golden,
         golden_tolerance=variant.golden_tolerance,
+        weight_bytes=variant.weight_bytes,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 NVIDIA_FIELDS = (
     *("name", "driver_version", "compute_cap", "memory.total", "memory.free", "power.limit"),
@@ -30,6 +31,16 @@ def free_device_bytes(device: str) -> int | None:
     """Return the free memory of "cuda:N" in bytes, or None where it is not known."""
     value, _, unit = nvidia_device(device).get("memory.free", "").partition(" ")
     return int(value) << 20 if value.isdigit() and unit == "MiB" else None
+
+
+def free_host_bytes() -> int | None:
+    """Return the host memory that can be had without swapping (Linux), or None."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) << 10 if found else None
 
 
 def tool_output(command: list[str]) -> str:

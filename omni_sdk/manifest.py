@@ -38,6 +38,7 @@ class GraphVariant:
         data: external data files.
         golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
         golden_tolerance: how far a machine may be from it.
+        weight_bytes: memory that the weights take once loaded; 0: as much as the files.
     """
 
     file: str
@@ -46,6 +47,7 @@ class GraphVariant:
     data: tuple[str, ...] = ()
     golden: str | None = None
     golden_tolerance: float = 1e-2
+    weight_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class GraphSpec:
             manifest's parity have the subject "GRAPH@VARIANT".
         golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
         golden_tolerance: how far a machine may be from it.
+        weight_bytes: memory that the weights take once loaded; 0: as much as the files.
     """
 
     file: str
@@ -74,6 +77,7 @@ class GraphSpec:
     variants: dict[str, GraphVariant] = field(default_factory=dict)
     golden: str | None = None
     golden_tolerance: float = 1e-2
+    weight_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

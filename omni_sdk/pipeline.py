@@ -78,6 +78,7 @@ class Pipeline:
         limits: MediaLimits | None = None,
         variant: str | Sequence[str] = (),
         skip_parity: bool = False,
+        memory_budget: int | str | None = None,
     ) -> Pipeline:
         """Load the models.
 
@@ -95,8 +96,12 @@ class Pipeline:
                 in the place of every graph that has it, the last one wins.
             skip_parity: use graphs that do not give their golden outputs on this machine; each is
                 logged as a warning.
+            memory_budget: bytes, a text such as "8GB", or "auto" (what is free on the device): variants,
+                frames and pixels are chosen to fit; the plan is logged before anything loads. See
+                `omni_sdk.planner`.
 
         Raises:
+            MemoryBudgetError: nothing fits the budget.
             ParityError: a graph computes something else here than where it was exported.
             BundleError: the directory is incomplete, altered or of another schema.
             BackendUnavailableError: a library is missing; the message names the pip extra.
@@ -112,6 +117,7 @@ class Pipeline:
             tracker=tracker,
             variant=variant,
             skip_parity=skip_parity,
+            memory_budget=memory_budget,
         )
         return cls(*stages, limits=limits or MediaLimits.from_environment())
 

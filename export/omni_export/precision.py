@@ -64,6 +64,11 @@ def expand_halves(model: onnx.ModelProto) -> None:
     graph.initializer.extend(copies[1])
 
 
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the memory that a model's initialisers take."""
+    return sum(numpy_helper.to_array(t).nbytes for t in model.graph.initializer)
+
+
 def _copy(value: onnx.NodeProto | TensorProto) -> onnx.NodeProto | TensorProto:
     copy = type(value)()
     copy.CopyFrom(value)

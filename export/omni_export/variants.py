@@ -16,7 +16,7 @@ from omni_sdk.golden import golden_error, golden_inputs, golden_outputs, write_g
 from omni_sdk.manifest import FileSpec, GraphSpec, GraphVariant, Manifest, ParityRow
 
 from omni_export.placing import check_target, move_into_place
-from omni_export.precision import PRECISIONS, Precision, expand_halves
+from omni_export.precision import PRECISIONS, Precision, expand_halves, weight_bytes
 from omni_export.row_check import check_parity
 from omni_export.variant_quality import token_row, track_row
 
@@ -109,7 +109,10 @@ def _add_to_graph(
     reference = golden_outputs(loader.load(work.bundle, graph), calls)
     file = f"golden/{graph}.npz"
     write_golden(work.directory / file, reference)
-    work.put(graph, replace(work.manifest.graphs[graph], golden=file), [file])
+    base = work.manifest.graphs[graph]
+    model = onnx.load(str(work.directory / base.file))
+    expand_halves(model)
+    work.put(graph, replace(base, golden=file, weight_bytes=weight_bytes(model)), [file])
     for name in names:
         precision = PRECISIONS[name]
         if precision.decoder_only and graph != "grs/decoder":
@@ -135,6 +138,7 @@ def _write(
     model = onnx.load(str(directory / spec.file))
     expand_halves(model)
     model = precision.convert(model)
+    size = weight_bytes(model)
     file = f"{graph}_{name}.onnx"
     path = directory / file
     data: tuple[str, ...] = ()
@@ -145,7 +149,12 @@ def _write(
     else:
         onnx.save(model, str(path))
     return GraphVariant(
-        file, precision.label, precision.backends, data, None, precision.machine_tolerance
+        file=file,
+        precision=precision.label,
+        backends=precision.backends,
+        data=data,
+        golden_tolerance=precision.machine_tolerance,
+        weight_bytes=size,
     )
 
 

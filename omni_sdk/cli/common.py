@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +33,11 @@ def declare_model(parser: argparse.ArgumentParser) -> None:
         "--tracker", default=None, help="with --backend torch: the tracker's checkpoint"
     )
     declare_variants(parser)
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="fit this much memory ('8GB', 'auto'): chooses variants, frames and pixels, and says so",
+    )
 
 
 def declare_variants(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +58,20 @@ def declare_variants(parser: argparse.ArgumentParser) -> None:
 
 def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
     """Load the chosen models."""
+    from omni_sdk.errors import MemoryBudgetError
     from omni_sdk.pipeline import Pipeline
 
+    if arguments.memory not in (None, "auto"):
+        from omni_sdk.planner import parse_bytes
+
+        try:
+            parse_bytes(arguments.memory)
+        except ValueError as e:
+            raise MemoryBudgetError(f"--memory: {e}") from e
+    if arguments.memory is not None:
+        loading = logging.getLogger("omni_sdk.loading")
+        loading.addHandler(logging.StreamHandler())
+        loading.setLevel(logging.INFO)
     return Pipeline.from_pretrained(
         arguments.bundle,
         device=arguments.device,
@@ -61,6 +79,7 @@ def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
         tracker=arguments.tracker,
         variant=arguments.variant,
         skip_parity=arguments.skip_parity,
+        memory_budget=arguments.memory,
     )
 
 
