@@ -146,8 +146,10 @@ def _quantiser(bits: int) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
         level = chatter.level
         chatter.setLevel(logging.WARNING)
         try:
+            # Level 0 keeps float32 activations and makes decoding 2.2x slower than the float32 graph (nano,
+            # int8, one core, past 256); level 4 makes it 1.2x faster, at 0.07 against 0.05 deviations.
             quantizer = MatMulNBitsQuantizer(
-                model, bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=0
+                model, bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=4
             )
             quantizer.process()
         finally:
@@ -162,11 +164,13 @@ def _quantiser(bits: int) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
 
 PRECISIONS = {
     "fp16": Precision(to_float16, "float16", ("onnx", "tensorrt"), 0.05, 0.05, decoder_only=False),
+    # The CPU's kernels quantise activations too (accuracy level 4), other providers' need not: machines differ
+    # by about as much as the variant differs from the float32 graph.
     "int8": Precision(
-        _quantiser(8), f"int8 weights, blocks of {BLOCK}", ("onnx",), 0.3, 0.05, decoder_only=True
+        _quantiser(8), f"int8 weights, blocks of {BLOCK}", ("onnx",), 0.3, 0.3, decoder_only=True
     ),
     # Round to nearest, not calibrated: an upper bound on the error of AWQ or GPTQ weights.
     "int4": Precision(
-        _quantiser(4), f"int4 weights, blocks of {BLOCK}", ("onnx",), 2.0, 0.05, decoder_only=True
+        _quantiser(4), f"int4 weights, blocks of {BLOCK}", ("onnx",), 2.0, 0.3, decoder_only=True
     ),
 }
