@@ -164,7 +164,7 @@ def _quantiser(bits: int) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
 
 PRECISIONS = {
     "fp16": Precision(to_float16, "float16", ("onnx", "tensorrt"), 0.05, 0.05, decoder_only=False),
-    # The CPU's kernels quantise activations too (accuracy level 4), other providers' need not: machines differ
+    # The CPU's kernels quantise activations too (accuracy level 4), others need not: machines differ
     # by about as much as the variant differs from the float32 graph.
     "int8": Precision(
         _quantiser(8), f"int8 weights, blocks of {BLOCK}", ("onnx",), 0.3, 0.3, decoder_only=True

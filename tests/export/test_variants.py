@@ -157,7 +157,7 @@ def test_refusals(nano, many, tmp_path):
         add_variants(nano.directory, tmp_path / "b", ["int8"])
     with pytest.raises(BundleError, match=r"has no variant 'x'; it has \['fp16', 'int4', 'int8'\]"):
         many.with_variants("x")
-    with pytest.raises(ValueError, match="variant= is for bundles"):
+    with pytest.raises(ValueError, match="are for bundles"):
         Pipeline.from_pretrained(nano.directory, backend="torch", variant="fp16")
 
 
