@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omni_sdk import schema
@@ -72,6 +72,26 @@ class Bundle:
                 f"{sorted(self.manifest.graphs)}"
             ) from None
 
+    def with_variants(self, *names: str) -> Bundle:
+        """Return this bundle with variants in the place of its graphs.
+
+        Args:
+            names: of variants; each replaces every graph that has it, the last one wins.
+
+        Raises:
+            BundleError: no graph has a variant of that name.
+        """
+        graphs = self.manifest.graphs
+        for name in names:
+            if not any(name in graph.variants for graph in graphs.values()):
+                known = sorted({v for graph in graphs.values() for v in graph.variants})
+                raise BundleError(
+                    f"bundle {self.manifest.name!r} has no variant {name!r}; it has {known}; "
+                    "`omni-export variants` makes some"
+                )
+            graphs = {key: _as_variant(graph, name) for key, graph in graphs.items()}
+        return replace(self, manifest=replace(self.manifest, graphs=graphs))
+
     def path(self, file: str) -> Path:
         """Return the path of a file that the manifest lists."""
         if file not in self.manifest.files:
@@ -93,6 +113,32 @@ class Bundle:
         if len(content) != spec.size or hashlib.sha256(content).hexdigest() != spec.sha256:
             raise BundleError(f"{path}: altered since the bundle was opened")
         return content
+
+
+def graph_files(graph: GraphSpec) -> list[str]:
+    """Return all files that a graph names, those of its variants included."""
+    files = [graph.file, *graph.data]
+    golden = [graph.golden]
+    for variant in graph.variants.values():
+        files += (variant.file, *variant.data)
+        golden.append(variant.golden)
+    return [*files, *(g for g in golden if g is not None)]
+
+
+def _as_variant(graph: GraphSpec, name: str) -> GraphSpec:
+    variant = graph.variants.get(name)
+    if variant is None:
+        return graph
+    return replace(
+        graph,
+        file=variant.file,
+        data=variant.data,
+        precision=variant.precision,
+        backends=variant.backends,
+        golden=variant.golden,
+        golden_tolerance=variant.golden_tolerance,
+        weight_bytes=variant.weight_bytes,
+    )
 
 
 def embedded(name: str) -> Path | None:
@@ -158,7 +204,7 @@ def _check_names(path: Path, manifest: Manifest) -> None:
         plain = _SAFE_NAME.fullmatch(name) and not {".", ".."} & set(name.split("/"))
         if not plain or name == MANIFEST:
             raise BundleError(f"{path}: file name {name!r} is not a plain path inside the bundle")
-    named = [f for graph in manifest.graphs.values() for f in (graph.file, *graph.data)]
+    named = [f for graph in manifest.graphs.values() for f in graph_files(graph)]
     if manifest.dus is not None:
         named.append(manifest.dus.no_memory_embedding)
     if manifest.grs is not None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omni_sdk.bundle import MANIFEST, Bundle
+from omni_sdk.devices import free_device_bytes, free_host_bytes
+from omni_sdk.engines.base import EngineLoader
 from omni_sdk.engines.select import open_loader
-from omni_sdk.errors import BundleError
+from omni_sdk.errors import BundleError, EngineError, MemoryBudgetError
 from omni_sdk.hub import resolve
+from omni_sdk.parity_gate import GatedLoader
+from omni_sdk.planner import apply_plan, parse_bytes, plan_memory
 from omni_sdk.results import BundleInfo
 from omni_sdk.stages import Grounder, Reasoner, Tracker
+
+logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "onnx", "tensorrt", "torch")
 Stages = tuple["Reasoner | None", "Grounder | None", "Tracker | None", BundleInfo]
@@ -28,17 +35,26 @@ def load_stages(
     local_files_only: bool,
     tracker: str | os.PathLike[str] | None,
     threads: int | None = None,
+    variant: str | Sequence[str] = (),
+    skip_parity: bool = False,
+    memory_budget: int | str | None = None,
 ) -> Stages:
     """Load the stages of a bundle or, with backend "torch", of checkpoints.
 
     Raises:
         ValueError: an unknown backend.
+        EngineError: the engine cannot run a graph.
+        MemoryBudgetError: nothing fits `memory_budget`.
+        ParityError: a graph computes something else on this machine (unless `skip_parity`).
         BundleError: neither a bundle nor (with backend "torch") a checkpoint.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     directory = resolve(name_or_path, revision=revision, local_files_only=local_files_only)
+    variants = (variant,) if isinstance(variant, str) else tuple(variant)
     if backend == "torch":
+        if variants or memory_budget is not None:
+            raise ValueError("variant= and memory_budget= are for bundles, not for backend='torch'")
         return _from_checkpoints(directory, tracker, device=device)
     if not (directory / MANIFEST).is_file() and (directory / "config.json").is_file():
         raise BundleError(
@@ -47,21 +63,47 @@ def load_stages(
         )
     if tracker is not None:
         raise ValueError("tracker= is for backend='torch'; a bundle names its own tracker")
-    return _from_bundle(
-        directory, device=device, backend=backend, providers=providers, threads=threads
-    )
-
-
-def _from_bundle(
-    directory: Path,
-    *,
-    device: str,
-    backend: str,
-    providers: Sequence[Any] | None,
-    threads: int | None,
-) -> Stages:
     bundle = Bundle.open(directory)
     loader = open_loader(backend, device=device, providers=providers, threads=threads)
+    if memory_budget is not None:
+        if variants:
+            raise ValueError("memory_budget= chooses the variant itself; pass one of the two")
+        bundle = _within(bundle, memory_budget, loader)
+    bundle = bundle.with_variants(*variants)
+    check_backend(bundle, loader.backend)
+    return _from_bundle(bundle, GatedLoader(loader, skip=skip_parity))
+
+
+def _within(bundle: Bundle, budget: int | str, loader: EngineLoader) -> Bundle:
+    """Plan for a budget, say so, and return the bundle as planned."""
+    if budget == "auto":
+        free = free_device_bytes(loader.device) or free_host_bytes()
+        if free is None:
+            raise MemoryBudgetError(
+                "memory_budget='auto': the free memory is not known here; name one"
+            )
+    else:
+        free = parse_bytes(budget)
+    plan = plan_memory(bundle, free, backend=loader.backend, device=loader.device)
+    logger.info("%s", plan)
+    return apply_plan(bundle, plan)
+
+
+def check_backend(bundle: Bundle, backend: str) -> None:
+    """Refuse graphs that an engine cannot run, before anything is loaded.
+
+    Raises:
+        EngineError: names the graph and what can run it.
+    """
+    for name, graph in bundle.manifest.graphs.items():
+        if backend not in graph.backends:
+            raise EngineError(
+                f"{name} ({graph.file}, {graph.precision}) runs on {' and '.join(graph.backends)}, not "
+                f"on {backend}; choose another variant, or backend={graph.backends[0]!r}"
+            )
+
+
+def _from_bundle(bundle: Bundle, loader: EngineLoader) -> Stages:
     reasoner: Reasoner | None = None
     grounder: Grounder | None = None
     tracker: Tracker | None = None

@@ -28,13 +28,56 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class GraphVariant:
+    """Another file for the same graph, with the same inputs and outputs.
+
+    Attributes:
+        file: relative to the bundle.
+        precision: of the weights and the arithmetic, e.g. "float16" or "int8 weights, blocks of 32".
+        backends: engines that can run it: "onnx", "tensorrt".
+        data: external data files.
+        golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
+        golden_tolerance: how far a machine may be from it.
+        weight_bytes: memory that the weights take once loaded; 0: as much as the files.
+    """
+
+    file: str
+    precision: str
+    backends: tuple[str, ...]
+    data: tuple[str, ...] = ()
+    golden: str | None = None
+    golden_tolerance: float = 1e-2
+    weight_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """One ONNX graph: its file (relative to the bundle), external data files and tensors."""
+    """One ONNX graph.
+
+    Attributes:
+        file: relative to the bundle.
+        inputs: in order.
+        outputs: in order.
+        data: external data files.
+        precision: of the weights and the arithmetic.
+        backends: engines that can run it.
+        variants: other files of the same graph by name ("fp16", "int8", ..). Their rows among the
+            manifest's parity have the subject "GRAPH@VARIANT".
+        golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
+        golden_tolerance: how far a machine may be from it.
+        weight_bytes: memory that the weights take once loaded; 0: as much as the files.
+    """
 
     file: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     data: tuple[str, ...] = ()
+    precision: str = "float32"
+    backends: tuple[str, ...] = ("onnx", "tensorrt")
+    variants: dict[str, GraphVariant] = field(default_factory=dict)
+    golden: str | None = None
+    golden_tolerance: float = 1e-2
+    weight_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,9 @@ class Pipeline:
         tracker: str | os.PathLike[str] | None = None,
         limits: MediaLimits | None = None,
         threads: int | None = None,
+        variant: str | Sequence[str] = (),
+        skip_parity: bool = False,
+        memory_budget: int | str | None = None,
     ) -> Pipeline:
         """Load the models.
 
@@ -91,8 +94,17 @@ class Pipeline:
             tracker: with backend="torch": the tracker's checkpoint directory or hub id.
             limits: what a source may cost; None: the defaults and OMNI_SDK_MAX_* variables.
             threads: CPU threads of one operator (ONNX); None: the engine decides.
+            variant: name or names of variants of the bundle's graphs ("fp16", "int8", ..): each is used
+                in the place of every graph that has it, the last one wins.
+            skip_parity: use graphs that do not give their golden outputs on this machine; each is
+                logged as a warning.
+            memory_budget: bytes, a text such as "8GB", or "auto" (what is free on the device): variants,
+                frames and pixels are chosen to fit; the plan is logged before anything loads. See
+                `omni_sdk.planner`.
 
         Raises:
+            MemoryBudgetError: nothing fits the budget.
+            ParityError: a graph computes something else here than where it was exported.
             BundleError: the directory is incomplete, altered or of another schema.
             BackendUnavailableError: a library is missing; the message names the pip extra.
             EngineError: the engine refuses a graph or the device is not there.
@@ -106,6 +118,9 @@ class Pipeline:
             local_files_only=local_files_only,
             tracker=tracker,
             threads=threads,
+            variant=variant,
+            skip_parity=skip_parity,
+            memory_budget=memory_budget,
         )
         return cls(*stages, limits=limits or MediaLimits.from_environment())
 

@@ -11,15 +11,18 @@ from pathlib import Path
 
 import onnx
 from omni_sdk import __version__
-from omni_sdk.bundle import MANIFEST, Bundle, file_spec, write_manifest
+from omni_sdk.bundle import Bundle, file_spec, write_manifest
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError
 from omni_sdk.hf.checkpoint import HUB_FILES, license_of, load_thinker
 from omni_sdk.hub import resolve
 from omni_sdk.manifest import SCHEMA_VERSION, Manifest, SourceSpec
+from omni_sdk.parity_gate import GatedLoader
 
 from omni_export.onnx_export import check_operators, export_graph
-from omni_export.parity import check_parity, thinker_parity
+from omni_export.parity import thinker_parity
+from omni_export.placing import check_target, move_into_place
+from omni_export.row_check import check_parity
 from omni_export.thinker_graphs import thinker_plans
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -77,7 +80,7 @@ def export_bundle(
     name = options.name or out.resolve().name.lower()
     if not _NAME.fullmatch(name):
         raise BundleError(f"{name!r} is no bundle name; expected e.g. 'my-model', pass a name")
-    _check_target(out, force=options.force)
+    check_target(out, force=options.force)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         directory = Path(temporary) / "bundle"
@@ -100,7 +103,7 @@ def export_bundle(
         progress("writing the manifest")
         manifest = write_manifest(directory, replace(draft, license=" AND ".join(licenses)))
         Bundle.open(directory)
-        _move(directory, out, Path(temporary) / "replaced")
+        move_into_place(directory, out, Path(temporary) / "replaced")
     return manifest
 
 
@@ -110,13 +113,18 @@ def validate_bundle(directory: Path) -> Bundle:
     Raises:
         BundleError: the directory is not a sound bundle.
         EngineError: onnxruntime refuses a graph.
-        ParityError: a recorded comparison is out of tolerance.
+        ParityError: a recorded comparison is out of tolerance, or a graph does not give its golden
+            outputs here.
     """
     bundle = Bundle.open(directory)
     loader = OnnxLoader("cpu", threads=1)
-    for name, spec in bundle.manifest.graphs.items():
-        check_operators(onnx.load(str(bundle.path(spec.file)), load_external_data=False), name)
-        loader.load(bundle, name)
+    variants = {v for graph in bundle.manifest.graphs.values() for v in graph.variants}
+    for choice in (bundle, *(bundle.with_variants(v) for v in sorted(variants))):
+        for name, spec in choice.manifest.graphs.items():
+            if "tensorrt" in spec.backends:
+                path = choice.path(spec.file)
+                check_operators(onnx.load(str(path), load_external_data=False), name)
+            GatedLoader(loader).load(choice, name)
     check_parity(bundle.manifest.parity)
     return bundle
 
@@ -184,23 +192,3 @@ def _add_tracker(
 
 def _with_license(source: SourceSpec, options: ExportOptions, half: str) -> SourceSpec:
     return replace(source, license=options.licenses.get(half, source.license))
-
-
-def _check_target(out: Path, *, force: bool) -> None:
-    if not (out.exists() or out.is_symlink()):
-        return
-    if not force:
-        raise BundleError(
-            f"{out}: exists; choose another directory, or --force to replace a bundle"
-        )
-    # Only a bundle is ever replaced: a mistyped path must not cost anyone a directory.
-    if out.is_symlink() or not (out / MANIFEST).is_file():
-        raise BundleError(f"{out}: exists and is not a bundle; it is left alone")
-
-
-def _move(directory: Path, out: Path, aside: Path) -> None:
-    """Put the finished directory in place; what it replaces is deleted only afterwards."""
-    if out.exists():
-        out.rename(aside)
-    directory.chmod(0o755)
-    directory.rename(out)

@@ -15,6 +15,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.command == "onnx":
             return _onnx(arguments)
+        if arguments.command == "variants":
+            return _variants(arguments)
+        if arguments.command == "tensorrt":
+            return _tensorrt(arguments)
         return _validate(arguments)
     except (OmniError, OSError) as e:
         print(f"omni-export: {e}", file=sys.stderr)
@@ -43,9 +47,81 @@ def _parser() -> argparse.ArgumentParser:
         help="store weights as float16 where that is exact (half the size for float16 checkpoints)",
     )
     onnx.add_argument("--force", action="store_true", help="replace an existing bundle")
+    variants = commands.add_parser("variants", help="add float16, int8 or int4 graphs to a bundle")
+    variants.add_argument("bundle", metavar="BUNDLE", type=Path)
+    variants.add_argument("--out", metavar="BUNDLE", type=Path, required=True, help="to make")
+    variants.add_argument(
+        "--variant",
+        metavar="NAME",
+        action="append",
+        required=True,
+        help="fp16 (all graphs), int8 or int4 (weights of the decoder); may be repeated",
+    )
+    variants.add_argument("--force", action="store_true", help="replace an existing bundle")
+    _declare_tensorrt(commands.add_parser("tensorrt", help="build TensorRT plans for this machine"))
     validate = commands.add_parser("validate", help="verify a bundle and load its graphs")
     validate.add_argument("bundle", metavar="BUNDLE", type=Path)
     return parser
+
+
+def _declare_tensorrt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path)
+    parser.add_argument("--graph", action="append", default=[], help="only this one; repeatable")
+    parser.add_argument("--variant", action="append", default=[], help="e.g. fp16; repeatable")
+    parser.add_argument("--device", type=int, default=0, help="index of the GPU")
+    parser.add_argument("--cache", type=Path, help="directory of plans (default: the user's)")
+    parser.add_argument("--cache-gb", type=float, default=50.0, help="cap on the plans together")
+    parser.add_argument("--workspace-mb", type=int, default=2048)
+    parser.add_argument("--optimization-level", type=int, default=3, help="0 to 5")
+    for name in ("objects", "patches", "chunks", "points", "prompt", "new-tokens"):
+        parser.add_argument(f"--max-{name}", type=int, help=f"largest number of {name} in a call")
+    parser.add_argument(
+        "--print-only",
+        action="store_true",
+        help="print the trtexec lines and build nothing; works without TensorRT",
+    )
+
+
+def _tensorrt(arguments: argparse.Namespace) -> int:
+    from omni_sdk.bundle import Bundle
+    from omni_sdk.engines.plans import BuildFlags, PlanCache
+    from omni_sdk.engines.profiles import ShapeLimits
+    from omni_sdk.parity_gate import cache_directory
+
+    from omni_export.tensorrt_build import build_plans, plan_requests, trtexec_line
+
+    sizes = {k: v for k, v in vars(arguments).items() if k.startswith("max_") and v is not None}
+    try:
+        limits = ShapeLimits(**sizes)
+        flags = BuildFlags(arguments.workspace_mb, arguments.optimization_level)
+    except ValueError as e:
+        print(f"omni-export tensorrt: {e}", file=sys.stderr)
+        return 2
+    bundle = Bundle.open(arguments.bundle).with_variants(*arguments.variant)
+    requests = plan_requests(bundle, arguments.graph, limits, flags)
+    directory = arguments.cache or cache_directory() / "plans"
+    if arguments.print_only:
+        for request in requests:
+            plan = directory / f"{request.onnx.stem}.plan"
+            print(trtexec_line(request, plan, directory / "timing.cache"))
+        return 0
+    from omni_sdk.engines.cuda import Device
+    from omni_sdk.engines.tensorrt_api import load_library, major_version
+
+    trt = load_library()
+    paths = build_plans(
+        bundle,
+        requests,
+        PlanCache(directory, int(arguments.cache_gb * (1 << 30))),
+        trt=trt,
+        compute_capability=Device(arguments.device).compute_capability,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
+    major = major_version(str(trt.__version__))
+    for request, path in zip(requests, paths, strict=True):
+        print(f"{request.graph}: {path}")
+        print(trtexec_line(request, path, directory / "timing.cache", major=major))
+    return 0
 
 
 def _onnx(arguments: argparse.Namespace) -> int:
@@ -71,6 +147,28 @@ def _onnx(arguments: argparse.Namespace) -> int:
         print(f"{row.subject}: {row.measure} {row.value:.2g} (allowed {row.tolerance:.2g})")
     size = sum(f.size for f in manifest.files.values())
     print(f"{arguments.out}: {manifest.name}, {len(manifest.graphs)} graphs, {size / 1e6:.1f} MB")
+    return 0
+
+
+def _variants(arguments: argparse.Namespace) -> int:
+    from omni_export.variants import add_variants
+
+    manifest = add_variants(
+        arguments.bundle,
+        arguments.out,
+        list(dict.fromkeys(arguments.variant)),
+        force=arguments.force,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
+    for row in manifest.parity:
+        if "@" in row.subject:
+            print(f"{row.subject}: {row.measure} {row.value:.2g} (allowed {row.tolerance:.2g})")
+    for name, graph in manifest.graphs.items():
+        for variant, spec in graph.variants.items():
+            sizes = [
+                sum(manifest.files[f].size for f in (g.file, *g.data)) / 1e6 for g in (graph, spec)
+            ]
+            print(f"{name}@{variant}: {sizes[1]:.2f} MB (was {sizes[0]:.2f}), {spec.precision}")
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from omni_sdk.bundle import Bundle
 from omni_sdk.config import GenerationConfig
 from omni_sdk.engines.base import Engine, EngineLoader
-from omni_sdk.errors import ParityError
 from omni_sdk.grs.mel import chunk_mel, num_audio_tokens
 from omni_sdk.grs.processor import load_tokenizer
 from omni_sdk.grs.thinker import GraphThinker
@@ -28,20 +26,6 @@ GRAPH_TOLERANCE = 1e-3
 with depth. A wrong mask, position or weight shows as 1e-2 and more."""
 NUM_TOKENS = 32
 _MEASURE = "max |difference| / std"
-
-
-def check_parity(rows: Sequence[ParityRow]) -> None:
-    """Refuse rows out of tolerance.
-
-    Raises:
-        ParityError: names the first such row. A value that is not finite is out of tolerance.
-    """
-    for row in rows:
-        if not row.value <= row.tolerance:
-            raise ParityError(
-                f"{row.subject} differs from {row.reference}: {row.measure} is {row.value:.3g}, at most "
-                f"{row.tolerance:.3g} is allowed; nothing was written"
-            )
 
 
 def thinker_parity(model: Any, bundle: Bundle, loader: EngineLoader) -> list[ParityRow]:

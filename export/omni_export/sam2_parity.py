@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from omni_sdk.dus.masks import rle_decode
 from omni_sdk.dus.sam2 import Features, Sam2Graphs
 from omni_sdk.dus.tracker import Sam2Tracker
 from omni_sdk.manifest import ParityRow
-from omni_sdk.stages import KeyframePrompt, TrackerFrame
+from omni_sdk.stages import KeyframePrompt
 from torch.nn import functional as F
 from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import (
@@ -21,7 +21,8 @@ from transformers.models.sam2_video.modeling_sam2_video import (
     get_1d_sine_pe,
 )
 
-from omni_export.parity import check_parity as check_rows
+from omni_export.clips import ArrayFrames, moving_square
+from omni_export.row_check import check_parity as check_rows
 
 REFERENCE = "transformers Sam2VideoModel"
 GRAPH_TOLERANCE = 1e-3
@@ -33,23 +34,6 @@ MIN_IOU = 0.99
 weights (reference: measured), which moves a few pixels on a boundary."""
 
 Array = NDArray[np.float32]
-
-
-class ArrayFrames:
-    """A `FrameSource` over (T, S, S, 3) uint8 frames that are the source themselves."""
-
-    def __init__(self, images: NDArray[np.uint8], fps: float = 8.0) -> None:
-        self.images = images
-        self.fps = fps
-        self.num_frames, self.height, self.width = images.shape[:3]
-
-    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield frames start, start + 1, ... stop - 1."""
-        return (TrackerFrame(i, i / self.fps, self.images[i]) for i in range(start, stop))
-
-    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield frames start, start - 1, ... stop + 1."""
-        return (TrackerFrame(i, i / self.fps, self.images[i]) for i in range(start, stop, -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +102,7 @@ def check_parity(model: Sam2VideoModel, graphs: Sam2Graphs) -> list[ParityRow]:
     """
     rng = np.random.default_rng(0)
     side = graphs.spec.image_size
-    clip, boxes = _clip(8 if side <= 256 else 4, side)
+    clip, boxes = moving_square(8 if side <= 256 else 4, side)
     with torch.inference_mode():
         rows, features = _encoder_row(model, graphs, clip[0])
         rows += [
@@ -285,18 +269,3 @@ def _relative(a: Array, b: Array) -> float:
 def _row(subject: str, value: float, tolerance: float) -> ParityRow:
     measure = "greatest difference over greatest value"
     return ParityRow(subject, REFERENCE, measure, value, tolerance)
-
-
-def _clip(frames: int, side: int) -> tuple[NDArray[np.uint8], Array]:
-    """A bright square moving over a gradient: (T, S, S, 3) uint8 and its boxes (T, 4) float32."""
-    y, x = np.mgrid[:side, :side] / side
-    ground = np.stack([60 + 60 * x, 80 + 40 * y, 90 + 30 * (x + y) / 2], -1)
-    images, boxes = [], []
-    for t in range(frames):
-        x0, y0 = int(side * (0.2 + 0.03 * t)), int(side * (0.3 + 0.015 * t))
-        x1, y1 = x0 + side // 3, y0 + side // 3
-        image = ground.copy()
-        image[y0:y1, x0:x1] = (230, 60, 40)
-        images.append(image.astype(np.uint8))
-        boxes.append([x0, y0, x1, y1])
-    return np.stack(images), np.array(boxes, np.float32)

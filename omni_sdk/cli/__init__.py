@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "watch generated clips with the shipped models and score the answers",
     "verify": "check every file and graph of a bundle without running it",
     "inspect": "show what a bundle or a video holds",
+    "bench": "time every stage on this machine, or compare two such results",
     "doctor": "run a small graph on every engine here and compare the results",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,28 @@ def declare_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", choices=("auto", "onnx", "tensorrt", "torch"))
     parser.add_argument(
         "--tracker", default=None, help="with --backend torch: the tracker's checkpoint"
+    )
+    declare_variants(parser)
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="fit this much memory ('8GB', 'auto'): chooses variants, frames and pixels, and says so",
+    )
+
+
+def declare_variants(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses variants of a bundle's graphs."""
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="use this variant of every graph that has it (fp16, int8, ..); may be repeated, the last wins",
+    )
+    parser.add_argument(
+        "--skip-parity",
+        action="store_true",
+        help="use graphs that compute something else on this machine (answers may be wrong)",
     )
 
 
@@ -77,14 +100,29 @@ def read_limits(arguments: argparse.Namespace) -> MediaLimits:
 
 def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
     """Load the chosen models."""
+    from omni_sdk.errors import MemoryBudgetError
     from omni_sdk.pipeline import Pipeline
 
+    if arguments.memory not in (None, "auto"):
+        from omni_sdk.planner import parse_bytes
+
+        try:
+            parse_bytes(arguments.memory)
+        except ValueError as e:
+            raise MemoryBudgetError(f"--memory: {e}") from e
+    if arguments.memory is not None:
+        loading = logging.getLogger("omni_sdk.loading")
+        loading.addHandler(logging.StreamHandler())
+        loading.setLevel(logging.INFO)
     return Pipeline.from_pretrained(
         arguments.bundle,
         device=arguments.device,
         backend=arguments.backend,
         tracker=arguments.tracker,
         limits=read_limits(arguments) if hasattr(arguments, "limit") else None,
+        variant=arguments.variant,
+        skip_parity=arguments.skip_parity,
+        memory_budget=arguments.memory,
     )
 
 

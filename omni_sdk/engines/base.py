@@ -31,10 +31,13 @@ class Engine(Protocol):
 class EngineLoader(Protocol):
     """Opens a bundle's graphs on one runtime and device."""
 
-    backend: str
-    """"onnx" or "tensorrt"."""
-    device: str
-    """"cpu", "cuda:0", ..."""
+    @property
+    def backend(self) -> str:
+        """Name of the runtime: "onnx" or "tensorrt"."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu", "cuda:0", ..."""
 
     def load(self, bundle: Bundle, graph: str) -> Engine:
         """Open a graph by its name in the manifest, e.g. "grs/decoder".

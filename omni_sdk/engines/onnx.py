@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.engines.graph_check import check_graph
+from omni_sdk.engines.inputs import check_inputs
 from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
 from omni_sdk.manifest import GraphSpec, TensorSpec
 
@@ -88,9 +89,39 @@ class OnnxEngine:
         """The onnxruntime session, for callers that bind device memory themselves."""
         return self._session
 
+    @property
+    def name(self) -> str:
+        """The graph's name."""
+        return self._name
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in order."""
+        return self._outputs
+
+    def output_device(self) -> tuple[str, int]:
+        """Return onnxruntime's name and index of the device that the session's first provider uses."""
+        provider = self._session.get_providers()[0]
+        if provider not in (CUDA, "TensorrtExecutionProvider"):
+            return ("cpu", 0)
+        options = self._session.get_provider_options().get(provider, {})
+        return ("cuda", int(options.get("device_id", 0)))
+
+    def linked(self, links: Mapping[str, str], first: Mapping[str, NDArray[Any]]) -> _OnnxLinks:
+        """Start a row of calls; see `omni_sdk.engines.linked.start_linked`."""
+        return _OnnxLinks(self, links, first)
+
+    def check(self, inputs: Mapping[str, NDArray[Any]], held: Collection[str]) -> None:
+        """Hold inputs against the manifest; `held` are inputs that the engine holds itself.
+
+        Raises:
+            EngineError: something does not fit.
+        """
+        check_inputs(self._name, {n: t for n, t in self._inputs.items() if n not in held}, inputs)
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph once; see `omni_sdk.engines.base.Engine.run`."""
-        self._check(inputs)
+        check_inputs(self._name, self._inputs, inputs)
         try:
             outputs = self._session.run(self._outputs, dict(inputs))
         except _ORT_ERRORS as e:
@@ -98,33 +129,45 @@ class OnnxEngine:
             raise EngineError(f"{self._name}: onnxruntime failed on {shapes}: {e}") from e
         return dict(zip(self._outputs, outputs, strict=True))
 
-    def _check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Compare names, dtypes, ranks and sizes with the manifest.
 
-        Raises:
-            EngineError: something does not fit. Named axes must agree among the inputs.
-        """
-        if inputs.keys() != self._inputs.keys():
-            raise EngineError(
-                f"{self._name}: inputs {sorted(inputs)}, expected {sorted(self._inputs)}"
-            )
-        sizes: dict[str, int] = {}
-        for name, spec in self._inputs.items():
-            value = inputs[name]
-            if not isinstance(value, np.ndarray) or value.dtype != spec.dtype:
-                found = getattr(value, "dtype", type(value).__name__)
-                raise EngineError(f"{self._name}: {name} is {found}, expected {spec.dtype}")
-            if value.ndim != len(spec.axes):
-                raise EngineError(
-                    f"{self._name}: {name} has shape {value.shape}, expected {spec.axes}"
-                )
-            for axis, size in zip(spec.axes, value.shape, strict=True):
-                want = sizes.setdefault(axis, size) if isinstance(axis, str) else axis
-                if size != want:
-                    raise EngineError(
-                        f"{self._name}: {name} has shape {value.shape}, expected {spec.axes} with "
-                        f"{axis} = {want}"
-                    )
+class _OnnxLinks:
+    """Calls in a row with linked tensors held where the session runs (see `omni_sdk.engines.linked`).
+
+    I/O binding: linked outputs are allocated by the session's provider on its device and bound as inputs of
+    the next call, so that a key-value cache is not copied to the host and back on every step.
+    """
+
+    def __init__(
+        self, engine: OnnxEngine, links: Mapping[str, str], first: Mapping[str, NDArray[Any]]
+    ) -> None:
+        self._engine = engine
+        self._links = dict(links)
+        self._first: dict[str, NDArray[Any]] | None = dict(first)
+        self._held: dict[str, Any] = {}
+        self._device = engine.output_device()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the graph once; see `omni_sdk.engines.linked.LinkedRun.run`."""
+        engine, session = self._engine, self._engine.session
+        first = self._first or {}
+        engine.check({**inputs, **first}, held=self._held.keys())
+        binding = session.io_binding()
+        try:
+            for name, value in {**inputs, **first}.items():
+                binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            for name, value in self._held.items():
+                binding.bind_ortvalue_input(name, value)
+            for name in engine.output_names:
+                device = self._device if name in self._links else ("cpu", 0)
+                binding.bind_output(name, *device)
+            session.run_with_iobinding(binding)
+        except _ORT_ERRORS as e:
+            shapes = {name: value.shape for name, value in inputs.items()}
+            raise EngineError(f"{engine.name}: onnxruntime failed on {shapes}: {e}") from e
+        found = dict(zip(engine.output_names, binding.get_outputs(), strict=True))
+        self._held = {target: found.pop(source) for source, target in self._links.items()}
+        self._first = None
+        return {name: value.numpy() for name, value in found.items()}
 
 
 class OnnxLoader:

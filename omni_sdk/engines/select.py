@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from omni_sdk.engines.base import EngineLoader
-from omni_sdk.errors import BackendUnavailableError
 
 
 def open_loader(
@@ -27,12 +26,14 @@ def open_loader(
 
     Raises:
         BackendUnavailableError: the backend's library is not installed.
+        ValueError: `providers` with TensorRT.
     """
     if backend == "tensorrt":
-        raise BackendUnavailableError(
-            "backend 'tensorrt' is not part of this version; use backend='onnx' with "
-            "providers=['TensorrtExecutionProvider', 'CUDAExecutionProvider']"
-        )
+        if providers is not None:
+            raise ValueError("providers= is for onnxruntime; backend='tensorrt' runs plans itself")
+        from omni_sdk.engines.tensorrt import TensorRTLoader
+
+        return TensorRTLoader(device=device)
     from omni_sdk.engines.onnx import OnnxLoader
 
     return OnnxLoader(device=device, providers=providers, threads=threads)

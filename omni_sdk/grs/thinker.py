@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omni_sdk.engines.linked import start_linked
 from omni_sdk.errors import QueryError
 from omni_sdk.grs.completion import CompletionBuilder
 from omni_sdk.grs.mel import chunk_mel
@@ -56,7 +57,7 @@ class GraphThinker:
         names = [
             f"{i}.{part}" for i in range(self.spec.decoder.num_layers) for part in ("key", "value")
         ]
-        self._cache_names = [(f"past.{name}", f"present.{name}") for name in names]
+        self._cache_links = {f"present.{name}": f"past.{name}" for name in names}
 
     def generate(
         self, requests: Sequence[ThinkerRequest], config: GenerationConfig
@@ -76,7 +77,9 @@ class GraphThinker:
             check_positions(request, config.max_new_tokens, self.spec.decoder.max_positions)
         start = time.perf_counter()
         inputs = self._prompt(requests)
-        logits, cache = self._decode(inputs)
+        # The cache stays where the decoder runs.
+        decoder = start_linked(self._decoder, self._cache_links, self._empty_cache(len(requests)))
+        logits = decoder.run(inputs)["logits"][:, 0]
         prefilled = time.perf_counter()
 
         tokens = self.spec.tokens
@@ -104,20 +107,21 @@ class GraphThinker:
                     np.broadcast_to(position[:, None], (3, len(rows), 1))
                 ),
             }
-            logits, cache = self._decode(step | cache)
+            logits = decoder.run(step)["logits"][:, 0]
             position = position + 1
         prefill_ms = 1e3 * (prefilled - start)
         generate_ms = 1e3 * (time.perf_counter() - prefilled)
         return [row.build(prefill_ms, generate_ms) for row in rows]
 
-    def _decode(self, inputs: dict[str, NDArray[Any]]) -> tuple[Floats, dict[str, NDArray[Any]]]:
-        """Run the decoder; return (B, V) logits and the cache under its input names."""
-        out = self._decoder.run(inputs)
-        return out["logits"][:, 0], {past: out[present] for past, present in self._cache_names}
+    def _empty_cache(self, batch: int) -> dict[str, NDArray[Any]]:
+        """Return the decoder's key-value inputs for a prompt: of length 0."""
+        decoder = self.spec.decoder
+        empty = np.zeros((batch, decoder.num_kv_heads, 0, decoder.head_dim), np.float32)
+        return dict.fromkeys(self._cache_links.values(), empty)
 
     def _prompt(self, requests: Sequence[ThinkerRequest]) -> dict[str, NDArray[Any]]:
-        """Embed and left-pad the prompts; return the decoder's inputs for prefill."""
-        decoder, tokens = self.spec.decoder, self.spec.tokens
+        """Embed and left-pad the prompts; return the decoder's inputs for prefill, the cache excluded."""
+        tokens = self.spec.tokens
         batch, length = len(requests), max(len(r.input_ids) for r in requests)
         ids = np.full((batch, length), tokens.pad, np.int64)
         mask = np.zeros((batch, length), np.int64)
@@ -136,12 +140,7 @@ class GraphThinker:
             _scatter(embeds, real & (ids == token), parts, kind)
         sounds = self._encode_audio([mel for r in requests for mel in r.mel])
         _scatter(embeds, real & (ids == tokens.audio), sounds, "audio")
-        empty = np.zeros((batch, decoder.num_kv_heads, 0, decoder.head_dim), np.float32)
-        return {
-            "inputs_embeds": embeds,
-            "attention_mask": mask,
-            "position_ids": positions,
-        } | {past: empty for past, _ in self._cache_names}
+        return {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions}
 
     def _encode_vision(self, visions: Sequence[VisionInput]) -> list[Floats]:
         """Return the (tokens, H) embeddings of each image or video."""

@@ -1,0 +1,176 @@
+"""One graph in another precision: typed float16, or weights in 8 or 4 bits.
+
+float16 graphs are typed: every tensor inside is float16, only inputs and outputs stay float32, so that
+TensorRT 11, which has no precision flags, reads them as they are. Quantised weights use onnxruntime's
+MatMulNBits, an operator of its own: such a file runs in ONNX Runtime only.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from omni_sdk.errors import BundleError
+from onnx import TensorProto, numpy_helper
+
+BLOCK = 32
+"""Weights that share a scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How a variant is made, and what is asked of it.
+
+    Attributes:
+        convert: changes a model whose weights are float32; may change it in place.
+        label: `GraphVariant.precision`.
+        backends: engines that can run the result.
+        tolerance: of the golden outputs' distance from the float32 graph's, in standard deviations.
+        machine_tolerance: of the same file on another machine.
+        decoder_only: only grs/decoder has this variant.
+    """
+
+    convert: Callable[[onnx.ModelProto], onnx.ModelProto]
+    label: str
+    backends: tuple[str, ...]
+    tolerance: float
+    machine_tolerance: float
+    decoder_only: bool
+
+
+def expand_halves(model: onnx.ModelProto) -> None:
+    """Undo `store_exact_halves`: float16 initialisers behind a Cast to float32 become float32 ones."""
+    graph = model.graph
+    weights = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT16}
+    nodes, expanded = [], set()
+    for node in graph.node:
+        to = next((a.i for a in node.attribute if a.name == "to"), None)
+        if node.op_type == "Cast" and to == TensorProto.FLOAT and node.input[0] in weights:
+            array = numpy_helper.to_array(weights[node.input[0]]).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
+            expanded.add(node.input[0])
+        else:
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input}
+    initializers = [t for t in graph.initializer if t.name not in expanded or t.name in used]
+    # protobuf containers take copies, and deleting from them frees what they held
+    copies = [_copy(v) for v in nodes], [_copy(v) for v in initializers]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(copies[0])
+    graph.initializer.extend(copies[1])
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the memory that a model's initialisers take."""
+    return sum(numpy_helper.to_array(t).nbytes for t in model.graph.initializer)
+
+
+def _copy(value: onnx.NodeProto | TensorProto) -> onnx.NodeProto | TensorProto:
+    copy = type(value)()
+    copy.CopyFrom(value)
+    return copy
+
+
+def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a typed float16 graph with float32 inputs and outputs.
+
+    Raises:
+        BundleError: the converter refuses the graph.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    large = model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
+    try:
+        # Range has no float16 form in ONNX; shapes cannot be inferred in a model over protobuf's limit
+        converted: onnx.ModelProto = convert_float_to_float16(
+            model, keep_io_types=True, op_block_list=["Range"], disable_shape_infer=large
+        )
+    except (ValueError, TypeError, RuntimeError) as e:
+        raise BundleError(f"cannot convert to float16: {e}") from e
+    sort_nodes(converted)
+    return converted
+
+
+def sort_nodes(model: onnx.ModelProto) -> None:
+    """Bring nodes into the order that ONNX demands, each after what it reads; equal ones keep theirs.
+
+    onnxruntime's float16 converter appends its casts at the end, which onnxruntime forgives.
+
+    Raises:
+        BundleError: the graph has a cycle.
+    """
+    graph = model.graph
+    writer = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    readers: dict[int, list[int]] = {}
+    waiting = []
+    for i, node in enumerate(graph.node):
+        sources = {writer[name] for name in _read_by(node) if name in writer}
+        waiting.append(len(sources))
+        for source in sources:
+            readers.setdefault(source, []).append(i)
+    ready = [i for i, count in enumerate(waiting) if count == 0]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        i = heapq.heappop(ready)
+        order.append(i)
+        for reader in readers.get(i, ()):
+            waiting[reader] -= 1
+            if waiting[reader] == 0:
+                heapq.heappush(ready, reader)
+    if len(order) != len(graph.node):
+        raise BundleError("the graph has a cycle")
+    nodes = [_copy(graph.node[i]) for i in order]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, those inside its sub-graphs included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _read_by(inner)
+
+
+def _quantiser(bits: int) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
+    def quantise(model: onnx.ModelProto) -> onnx.ModelProto:
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+        chatter = logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer")
+        level = chatter.level
+        chatter.setLevel(logging.WARNING)
+        try:
+            # Level 0 keeps float32 activations and makes decoding 2.2x slower than the float32 graph (nano,
+            # int8, one core, past 256); level 4 makes it 1.2x faster, at 0.07 against 0.05 deviations.
+            quantizer = MatMulNBitsQuantizer(
+                model, bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=4
+            )
+            quantizer.process()
+        finally:
+            chatter.setLevel(level)
+        result: onnx.ModelProto = quantizer.model.model
+        if not any(node.op_type == "MatMulNBits" for node in result.graph.node):
+            raise BundleError("no matrix product with constant weights was found to quantise")
+        return result
+
+    return quantise
+
+
+PRECISIONS = {
+    "fp16": Precision(to_float16, "float16", ("onnx", "tensorrt"), 0.05, 0.05, decoder_only=False),
+    # The CPU's kernels quantise activations too (accuracy level 4), others need not: machines differ
+    # by about as much as the variant differs from the float32 graph.
+    "int8": Precision(
+        _quantiser(8), f"int8 weights, blocks of {BLOCK}", ("onnx",), 0.3, 0.3, decoder_only=True
+    ),
+    # Round to nearest, not calibrated: an upper bound on the error of AWQ or GPTQ weights.
+    "int4": Precision(
+        _quantiser(4), f"int4 weights, blocks of {BLOCK}", ("onnx",), 2.0, 0.3, decoder_only=True
+    ),
+}

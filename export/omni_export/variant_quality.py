@@ -1,0 +1,105 @@
+"""What a variant costs in answers: tokens that it would choose otherwise, masks that move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omni_sdk.bundle import Bundle
+from omni_sdk.config import TrackingConfig
+from omni_sdk.dus.masks import rle_decode
+from omni_sdk.dus.sam2 import Sam2Graphs
+from omni_sdk.dus.tracker import Sam2Tracker
+from omni_sdk.engines.base import Engine, EngineLoader
+from omni_sdk.manifest import GrsSpec, ParityRow
+from omni_sdk.stages import KeyframePrompt
+
+from omni_export.clips import ArrayFrames, moving_square
+from omni_export.samples import Sample, make_request
+
+PROMPTS = 4
+STEPS = 16
+REFERENCE = "the float32 graphs"
+ALLOWED_TOKENS = {"fp16": 0.05, "int8": 0.15, "int4": 1.0}
+"""Share of tokens, on random prompts where near-ties are common; int4 is to be judged by a task, so any share
+passes here and is only written down."""
+MIN_IOU = 0.98
+
+
+def token_row(bundle: Bundle, variant: Bundle, name: str, loader: EngineLoader) -> ParityRow:
+    """Compare the greedy choices of two decoders, both fed the reference's tokens.
+
+    Fed their own, one early difference would count for all that follow.
+    """
+    embed = loader.load(bundle, "grs/embed")
+    reference = loader.load(bundle, "grs/decoder")
+    other = loader.load(variant, "grs/decoder")
+    different = sum(
+        _differences(bundle.grs, embed, reference, other, seed) for seed in range(PROMPTS)
+    )
+    total = PROMPTS * STEPS
+    return ParityRow(
+        subject=f"grs/decoder@{name}: tokens",
+        reference=REFERENCE,
+        measure=f"greedy tokens that differ of {total}, fed the reference's",
+        value=float(different),
+        tolerance=float(int(ALLOWED_TOKENS[name] * total)),
+    )
+
+
+def _differences(spec: GrsSpec, embed: Engine, reference: Engine, other: Engine, seed: int) -> int:
+    request = make_request(spec, Sample(text=24, seed=seed))
+    decoder = spec.decoder
+    names = [f"{i}.{part}" for i in range(decoder.num_layers) for part in ("key", "value")]
+    empty = np.zeros((1, decoder.num_kv_heads, 0, decoder.head_dim), np.float32)
+    pasts = [{f"past.{n}": empty for n in names} for _ in range(2)]
+    ids, positions = request.input_ids[None], request.position_ids[:, None]
+    length, different = ids.shape[1], 0
+    for _ in range(STEPS):
+        inputs = {
+            "inputs_embeds": embed.run({"input_ids": ids})["embeds"],
+            "attention_mask": np.ones((1, length), np.int64),
+            "position_ids": positions,
+        }
+        chosen = []
+        for i, engine in enumerate((reference, other)):
+            out = engine.run(inputs | pasts[i])
+            chosen.append(int(out["logits"][0, 0].argmax()))
+            pasts[i] = {f"past.{n}": out[f"present.{n}"] for n in names}
+        different += chosen[0] != chosen[1]
+        ids = np.array([[chosen[0]]], np.int64)
+        positions = np.full((3, 1, 1), positions.max() + 1)
+        length += 1
+    return different
+
+
+def track_row(bundle: Bundle, variant: Bundle, name: str, loader: EngineLoader) -> ParityRow:
+    """Compare the masks of a clip tracked both ways from its second frame."""
+    side = bundle.dus.image_size
+    images, boxes = moving_square(8 if side <= 256 else 4, side)
+    prompt = KeyframePrompt(1, boxes[1][None])
+    masks = [_track(loader, b, images, prompt) for b in (bundle, variant)]
+    worst = min(mask_iou(a, b) for a, b in zip(*masks, strict=True))
+    return ParityRow(
+        subject=f"tracked clip@{name}",
+        reference=REFERENCE,
+        measure="1 - least mask IoU",
+        value=1 - worst,
+        tolerance=1 - MIN_IOU,
+    )
+
+
+def _track(
+    loader: EngineLoader, bundle: Bundle, images: NDArray[np.uint8], prompt: KeyframePrompt
+) -> list[NDArray[Any]]:
+    frames = ArrayFrames(images)
+    run = Sam2Tracker(Sam2Graphs.open(loader, bundle)).track(frames, [prompt], TrackingConfig())
+    done = sorted(run, key=lambda f: f.frame_index)
+    return [rle_decode(f.masks[0].counts, (frames.height, frames.width)) for f in done]
+
+
+def mask_iou(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Return the IoU of two boolean masks; 1 where both are empty."""
+    union = np.logical_or(a, b).sum()
+    return float(np.logical_and(a, b).sum() / union) if union else 1.0

@@ -1,0 +1,168 @@
+"""Add variants to a bundle: the same graphs in other precisions, each with its distance and its cost."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+from omni_sdk.bundle import MANIFEST, Bundle, write_manifest
+from omni_sdk.engines.onnx import OnnxLoader
+from omni_sdk.errors import BundleError
+from omni_sdk.golden import golden_error, golden_inputs, golden_outputs, write_golden
+from omni_sdk.manifest import FileSpec, GraphSpec, GraphVariant, Manifest, ParityRow
+
+from omni_export.placing import check_target, move_into_place
+from omni_export.precision import PRECISIONS, Precision, expand_halves, weight_bytes
+from omni_export.row_check import check_parity
+from omni_export.variant_quality import token_row, track_row
+
+REFERENCE = "the float32 graph, ONNX Runtime, CPU"
+GOLDEN_MEASURE = "golden outputs: max |difference| / std"
+EXTERNAL_DATA_BYTES = 1_500_000_000  # protobuf ends at 2 GB
+Progress = Callable[[str], None]
+
+
+def add_variants(
+    source: Path,
+    out: Path,
+    names: Sequence[str],
+    *,
+    force: bool = False,
+    progress: Progress = lambda _: None,
+) -> Manifest:
+    """Copy a bundle and add variants to the copy; an interrupted or refused run leaves nothing behind.
+
+    Golden outputs are written for every graph and every variant.
+
+    Args:
+        source: an existing bundle.
+        out: the directory to make.
+        names: of `PRECISIONS`.
+        force: replace `out` if it is a bundle.
+        progress: told of each step in a line of text.
+
+    Returns:
+        The manifest as written. Rows of a variant have the subject "GRAPH@VARIANT".
+
+    Raises:
+        BundleError: an unknown variant, a malformed source, or `out` exists.
+        ParityError: a variant is further from its graph than its precision explains.
+    """
+    if unknown := sorted(set(names) - set(PRECISIONS)):
+        raise BundleError(f"no variant {unknown[0]!r}; known: {sorted(PRECISIONS)}")
+    if not names:
+        raise BundleError(f"no variant named; known: {sorted(PRECISIONS)}")
+    bundle = Bundle.open(source)
+    check_target(out, force=force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        directory = Path(temporary) / "bundle"
+        shutil.copytree(source, directory, ignore=shutil.ignore_patterns(MANIFEST))
+        work = _Work(directory, bundle.manifest)
+        loader = OnnxLoader("cpu")
+        for graph in bundle.manifest.graphs:
+            _add_to_graph(work, graph, names, loader, progress)
+        progress("measuring what the variants cost")
+        for name in names:
+            rows = _quality(work.bundle, name, loader)
+            check_parity(rows)
+            work.rows += rows
+        made = {f"@{name}" for name in names}
+        kept = [r for r in bundle.manifest.parity if not any(m in r.subject for m in made)]
+        manifest = write_manifest(
+            directory, replace(work.manifest, parity=(*kept, *work.rows), files={})
+        )
+        Bundle.open(directory)
+        move_into_place(directory, out, Path(temporary) / "replaced")
+    return manifest
+
+
+class _Work:
+    """A bundle under construction."""
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        self.directory = directory
+        self.manifest = manifest
+        self.rows: list[ParityRow] = []
+
+    @property
+    def bundle(self) -> Bundle:
+        return Bundle(self.directory, self.manifest)
+
+    def put(self, name: str, graph: GraphSpec, files: Sequence[str]) -> None:
+        """Take a graph's new entry; sizes and hashes follow when the directory is complete."""
+        self.manifest = replace(
+            self.manifest,
+            graphs=self.manifest.graphs | {name: graph},
+            files=self.manifest.files | {f: FileSpec(0, "") for f in files},
+        )
+
+
+def _add_to_graph(
+    work: _Work, graph: str, names: Sequence[str], loader: OnnxLoader, progress: Progress
+) -> None:
+    calls = golden_inputs(work.bundle, graph)
+    reference = golden_outputs(loader.load(work.bundle, graph), calls)
+    file = f"golden/{graph}.npz"
+    write_golden(work.directory / file, reference)
+    base = work.manifest.graphs[graph]
+    model = onnx.load(str(work.directory / base.file))
+    expand_halves(model)
+    work.put(graph, replace(base, golden=file, weight_bytes=weight_bytes(model)), [file])
+    for name in names:
+        precision = PRECISIONS[name]
+        if precision.decoder_only and graph != "grs/decoder":
+            continue
+        progress(f"making {graph}@{name}")
+        spec = work.manifest.graphs[graph]
+        variant = _write(work.directory, spec, graph, name, precision)
+        files = (variant.file, *variant.data, f"golden/{graph}_{name}.npz")
+        variant = replace(variant, golden=files[-1])
+        work.put(graph, replace(spec, variants=spec.variants | {name: variant}), files)
+        found = golden_outputs(loader.load(work.bundle.with_variants(name), graph), calls)
+        write_golden(work.directory / files[-1], found)
+        error, _ = golden_error(found, reference)
+        row = ParityRow(f"{graph}@{name}", REFERENCE, GOLDEN_MEASURE, error, precision.tolerance)
+        check_parity([row])
+        work.rows.append(row)
+
+
+def _write(
+    directory: Path, spec: GraphSpec, graph: str, name: str, precision: Precision
+) -> GraphVariant:
+    """Convert a graph and write it beside the other; return its entry."""
+    model = onnx.load(str(directory / spec.file))
+    expand_halves(model)
+    model = precision.convert(model)
+    size = weight_bytes(model)
+    file = f"{graph}_{name}.onnx"
+    path = directory / file
+    data: tuple[str, ...] = ()
+    if model.ByteSize() > EXTERNAL_DATA_BYTES:
+        data = (f"{file}.data",)
+        path.with_name(path.name + ".data").unlink(missing_ok=True)  # onnx appends
+        onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
+    else:
+        onnx.save(model, str(path))
+    return GraphVariant(
+        file=file,
+        precision=precision.label,
+        backends=precision.backends,
+        data=data,
+        golden_tolerance=precision.machine_tolerance,
+        weight_bytes=size,
+    )
+
+
+def _quality(bundle: Bundle, name: str, loader: OnnxLoader) -> list[ParityRow]:
+    variant = bundle.with_variants(name)
+    rows = []
+    if bundle.manifest.grs is not None and name in bundle.graph("grs/decoder").variants:
+        rows.append(token_row(bundle, variant, name, loader))
+    if bundle.manifest.dus is not None and name in bundle.graph("dus/mask_decoder").variants:
+        rows.append(track_row(bundle, variant, name, loader))
+    return rows

@@ -1,0 +1,1 @@
+"""How long each stage takes on this machine, and whether two such measurements differ."""
