@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from omni_sdk.bundle import embedded
+from omni_sdk.bundle import MANIFEST, embedded
 from omni_sdk.errors import BackendUnavailableError, BundleError
 
+HUB_EXTRAS = (".gitattributes", ".gitignore", "README.md", "LICENSE")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -70,4 +72,17 @@ def resolve(
         )
     except (OSError, ValueError) as e:  # huggingface_hub's errors derive from these
         raise BundleError(f"{name!r} could not be downloaded: {e}") from e
+    tidy(target)
     return target
+
+
+def tidy(download: Path) -> None:
+    """Remove what a hub adds to a downloaded directory, so that a bundle holds just its own files.
+
+    huggingface_hub leaves its bookkeeping in `.cache`; repositories hold a model card and git's files. Only
+    directories inside our own cache are handed to this.
+    """
+    shutil.rmtree(download / ".cache", ignore_errors=True)
+    for name in HUB_EXTRAS:
+        if (download / MANIFEST).is_file():
+            (download / name).unlink(missing_ok=True)
