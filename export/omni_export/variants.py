@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
-from omni_sdk.bundle import MANIFEST, Bundle, write_manifest
+from omni_sdk.bundle import MANIFEST, Bundle, file_spec, write_manifest
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError
 from omni_sdk.golden import golden_error, golden_inputs, golden_outputs, write_golden
-from omni_sdk.manifest import FileSpec, GraphSpec, GraphVariant, Manifest, ParityRow
+from omni_sdk.manifest import GraphSpec, GraphVariant, Manifest, ParityRow
 
 from omni_export.placing import check_target, move_into_place
 from omni_export.precision import PRECISIONS, Precision, expand_halves, weight_bytes
@@ -94,11 +94,21 @@ class _Work:
         return Bundle(self.directory, self.manifest)
 
     def put(self, name: str, graph: GraphSpec, files: Sequence[str]) -> None:
-        """Take a graph's new entry; sizes and hashes follow when the directory is complete."""
+        """Take a graph's new entry; its files are there."""
         self.manifest = replace(
             self.manifest,
             graphs=self.manifest.graphs | {name: graph},
-            files=self.manifest.files | {f: FileSpec(0, "") for f in files},
+            files=self.manifest.files | {f: file_spec(self.directory / f) for f in files},
+        )
+
+    def put_variant(self, graph: str, name: str, variant: GraphVariant) -> None:
+        """Take a variant's entry; its files are there."""
+        spec = self.manifest.graphs[graph]
+        golden = () if variant.golden is None else (variant.golden,)
+        self.put(
+            graph,
+            replace(spec, variants=spec.variants | {name: variant}),
+            (variant.file, *variant.data, *golden),
         )
 
 
@@ -120,11 +130,11 @@ def _add_to_graph(
         progress(f"making {graph}@{name}")
         spec = work.manifest.graphs[graph]
         variant = _write(work.directory, spec, graph, name, precision)
-        files = (variant.file, *variant.data, f"golden/{graph}_{name}.npz")
-        variant = replace(variant, golden=files[-1])
-        work.put(graph, replace(spec, variants=spec.variants | {name: variant}), files)
+        work.put_variant(graph, name, variant)
         found = golden_outputs(loader.load(work.bundle.with_variants(name), graph), calls)
-        write_golden(work.directory / files[-1], found)
+        golden = f"golden/{graph}_{name}.npz"
+        write_golden(work.directory / golden, found)
+        work.put_variant(graph, name, replace(variant, golden=golden))
         error, _ = golden_error(found, reference)
         row = ParityRow(f"{graph}@{name}", REFERENCE, GOLDEN_MEASURE, error, precision.tolerance)
         check_parity([row])

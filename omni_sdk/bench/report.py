@@ -21,7 +21,7 @@ from omni_sdk.errors import DatasetError
 BENCH_SCHEMA_VERSION = 1
 STAGES = (
     *("index", "decode", "audio", "prefill", "generate", "ground", "encode", "propagate", "mask"),
-    *("other", "total", "first_token"),
+    *("carry", "other", "total", "first_token"),
 )
 """Names of `RunReport.stages_ms`. "other" is what no stage claims; "first_token" runs from the call to the
 first token's logits. Every other name is of `omni_sdk.results.StageTimings`."""

@@ -6,7 +6,7 @@ from omni_sdk.bench.compare import Comparison
 from omni_sdk.bench.report import STAGES, BenchReport, VideoReport, quantiles
 from omni_sdk.cli.common import table
 
-_PER_FRAME = ("encode", "propagate", "mask")
+_PER_FRAME = ("encode", "propagate", "mask", "carry")
 
 
 def report_text(report: BenchReport) -> str:
