@@ -31,20 +31,6 @@ std::array<uint64_t, 256> makeSpreadTable() {
 }
 const std::array<uint64_t, 256> kSpread = makeSpreadTable();
 
-// In place: bit j of word i becomes bit i of word j (six rounds of block swaps, Hacker's Delight 7-3).
-OMNI_MULTIVERSION void transposeBlock(uint64_t* block) {
-  uint64_t mask = 0x00000000ffffffffull;
-  for (int step = 32; step != 0; step >>= 1, mask ^= mask << step) {
-    for (int base = 0; base < 64; base += 2 * step) {
-      for (int k = base; k < base + step; ++k) {
-        const uint64_t swap = ((block[k] >> step) ^ block[k + step]) & mask;
-        block[k] ^= swap << step;
-        block[k + step] ^= swap;
-      }
-    }
-  }
-}
-
 // One line of the plane from `length` bytes that lie `stride` apart.
 OMNI_MULTIVERSION void packLine(const uint8_t* data, ptrdiff_t stride, int64_t length,
                                 uint64_t* line) {
@@ -65,6 +51,10 @@ BitPlane packLines(const uint8_t* data, int64_t lines, int64_t length, ptrdiff_t
   for (int64_t i = 0; i < lines; ++i)
     packLine(data + i * lineStride, stride, length, plane.line(i));
   return plane;
+}
+
+MaskView transposed(const MaskView& mask) {
+  return {mask.data, mask.width, mask.height, mask.columnStride, mask.rowStride};
 }
 
 // Calls edit(word, bits) for every word that holds part of [begin, end).
@@ -125,39 +115,14 @@ uint64_t packWord(const uint8_t* bytes) {
 #endif
 }
 
-BitPlane transpose(const BitPlane& plane) {
-  BitPlane out(plane.length, plane.lines);
-  uint64_t block[64];
-  for (int64_t top = 0; top < plane.lines; top += 64) {
-    const int64_t n = std::min<int64_t>(64, plane.lines - top);
-    for (int64_t k = 0; k < plane.words; ++k) {
-      uint64_t any = 0, all = ~uint64_t{0};
-      const uint64_t* from = plane.line(top) + k;
-      for (int64_t i = 0; i < n; ++i) {
-        block[i] = from[i * plane.words];
-        any |= block[i];
-        all &= block[i];
-      }
-      if (any == 0) continue;  // `out` starts as zeros
-      for (int64_t i = n; i < 64; ++i) block[i] = 0;
-      if (all != ~uint64_t{0} || n < 64) transposeBlock(block);
-      const int64_t m = std::min<int64_t>(64, plane.length - 64 * k);
-      uint64_t* to = out.line(64 * k) + top / 64;
-      for (int64_t i = 0; i < m; ++i) to[i * out.words] = block[i];
-    }
-  }
-  return out;
-}
-
 BitPlane packRows(const MaskView& mask) {
-  // Reading along the shorter stride and turning the bits is cheaper than reading across it.
-  if (mask.rowStride == 1 && mask.columnStride != 1)
-    return transpose(packLines(mask.data, mask.width, mask.height, mask.columnStride, 1));
+  // Bytes are read along the shorter stride; bits are turned on the way.
+  if (mask.rowStride == 1 && mask.columnStride != 1) return packAcross(transposed(mask));
   return packLines(mask.data, mask.height, mask.width, mask.rowStride, mask.columnStride);
 }
 
 BitPlane packColumns(const MaskView& mask) {
-  return packRows({mask.data, mask.width, mask.height, mask.columnStride, mask.rowStride});
+  return packRows(transposed(mask));
 }
 
 void unpackRows(const BitPlane& rows, uint8_t* out) {

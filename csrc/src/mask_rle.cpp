@@ -12,68 +12,92 @@ namespace {
 
 constexpr int kMaxGroups = 7;  // 35 bits: more than any run of a mask of kMaxMaskPixels needs
 
-constexpr int64_t kBatch = 256;  // runs printed together
+constexpr int64_t kBatch = 256;    // runs printed together, an even number
+constexpr int64_t kHistory = 3;    // ends before a run that its text depends on
+constexpr int64_t kSlice = 64;     // words whose changes are written together
+constexpr int64_t kPiece = 512;    // words of a line looked at together
+constexpr int64_t kEager = 4;      // changes of a word written before their number is looked at
+// Room for a slice's changes, what is left of the one before, and one more.
+constexpr int64_t kMaxEnds = 64 * kSlice + kEager + 2;
 
-// What each of n <= kBatch runs becomes: `runs` minus the runs two before (`runs[-2]` on), as up to four
-// characters, low byte first, and their number. False where one needs more than four.
-OMNI_MULTIVERSION bool printShort(const int32_t* runs, int64_t n, uint32_t* characters,
-                                  int32_t* lengths) {
+// What each of n <= kBatch runs becomes, given where they end (`ends[-3]` on): the run minus the run two
+// before, as up to four characters, low byte first, and their number. Then runs are joined in pairs, which
+// take up to eight characters. False where a run needs more than four.
+OMNI_MULTIVERSION bool printShort(const int32_t* ends, int64_t n, uint64_t* pairs,
+                                  uint64_t* lengths) {
+  uint32_t characters[kBatch], counts[kBatch];
   int32_t largest = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const int32_t x = runs[i] - runs[i - 2];
+    const int32_t x = ends[i] - ends[i - 1] - ends[i - 2] + ends[i - 3];
     const int32_t magnitude = x ^ (x >> 31);  // x, or ~x where negative
     largest |= magnitude;
     const auto bits = static_cast<uint32_t>(x);
     const uint32_t groups = (bits & 0x1f) | (bits & 0x3e0) << 3 | (bits & 0x7c00) << 6 |
                             (bits & 0xf8000) << 9;
-    const uint32_t more = (magnitude > 15 ? 0x20u : 0) | (magnitude > 511 ? 0x2000u : 0) |
-                          (magnitude > 16383 ? 0x200000u : 0);
-    characters[i] = (groups | more) + 0x30303030u;
-    lengths[i] = 1 + (magnitude > 15) + (magnitude > 511) + (magnitude > 16383);
+    const uint32_t two = magnitude > 15, three = magnitude > 511, four = magnitude > 16383;
+    characters[i] = (groups | two << 5 | three << 13 | four << 21) + 0x30303030u;
+    counts[i] = 1 + two + three + four;
+    // beyond its number of characters a run must leave room for its neighbour's
+    characters[i] &= 0xffffffffu >> (32 - 8 * counts[i]);
+  }
+  for (int64_t i = 0; i < n / 2; ++i) {
+    uint64_t both, count;
+    std::memcpy(&both, characters + 2 * i, sizeof both);
+    std::memcpy(&count, counts + 2 * i, sizeof count);
+    const uint64_t first = count & 0xffffffff;
+    pairs[i] = (both & 0xffffffff) | (both >> 32) << (8 * first);
+    lengths[i] = first + (count >> 32);
   }
   return largest < 1 << 19;
 }
 
-// Writes runs as COCO's text.
+// Writes runs, given by where they end, as COCO's text.
 class RunPrinter {
  public:
-  void print(const int32_t* runs, int64_t n) {
-    if (first_ && n > 0) {
-      reserve(1);
-      printLong(*runs++);  // and nothing is stored minus the first run: its place holds a zero
-      --n;
+  // Where the next ends go: room for kMaxEnds less what waits.
+  int32_t* next() { return ends_ + kHistory + waiting_; }
+
+  // `n` ends have been written to next().
+  void add(int64_t n) {
+    if (n == 0) return;
+    if (first_) {
+      // Ends that make the rule hold for the first three runs, which are written as they are.
+      ends_[0] = 2 * ends_[kHistory];
+      ends_[1] = ends_[2] = ends_[kHistory];
       first_ = false;
     }
-    for (; n > 0; n -= kBatch, runs += kBatch) printBatch(runs, std::min(n, kBatch));
+    n += waiting_;
+    waiting_ = n % 2;
+    n -= waiting_;
+    for (int64_t i = 0; i < n; i += kBatch) printBatch(ends_ + kHistory + i, std::min(n - i, kBatch));
+    std::copy(ends_ + n, ends_ + n + kHistory + waiting_, ends_);
   }
 
   std::string finish() {
+    reserve(1);
+    if (waiting_ != 0) printLong(ends_ + kHistory);
     text_.resize(used_);
     return std::move(text_);
   }
 
  private:
-  void printBatch(const int32_t* runs, int64_t n) {
-    int32_t* const batch = history_ + 2;
-    std::copy_n(runs, n, batch);
+  void printBatch(const int32_t* ends, int64_t n) {
     reserve(n);
-    uint32_t characters[kBatch];
-    int32_t lengths[kBatch];
-    if (printShort(batch, n, characters, lengths)) {
+    uint64_t pairs[kBatch / 2], lengths[kBatch / 2];
+    if (printShort(ends, n, pairs, lengths)) {
       char* out = text_.data() + used_;
-      for (int64_t i = 0; i < n; ++i) {
-        std::memcpy(out, characters + i, sizeof characters[i]);
+      for (int64_t i = 0; i < n / 2; ++i) {
+        std::memcpy(out, pairs + i, sizeof pairs[i]);
         out += lengths[i];
       }
       used_ = static_cast<size_t>(out - text_.data());
     } else {
-      for (int64_t i = 0; i < n; ++i) printLong(batch[i] - batch[i - 2]);
+      for (int64_t i = 0; i < n; ++i) printLong(ends + i);
     }
-    history_[0] = batch[n - 2];
-    history_[1] = batch[n - 1];
   }
 
-  void printLong(int32_t x) {
+  void printLong(const int32_t* end) {
+    int32_t x = end[0] - end[-1] - end[-2] + end[-3];
     for (bool more = true; more;) {
       const int group = x & 0x1f;
       x >>= 5;
@@ -83,53 +107,65 @@ class RunPrinter {
   }
 
   void reserve(int64_t runs) {
-    const size_t needed = used_ + static_cast<size_t>(runs * kMaxGroups);
+    const size_t needed = used_ + static_cast<size_t>((runs + 1) * kMaxGroups);
     if (needed > text_.size()) text_.resize(2 * needed);
   }
 
   std::string text_;
   size_t used_ = 0;
+  int64_t waiting_ = 0;  // ends, 0 or 1, whose partner is to come
   bool first_ = true;
-  int32_t history_[kBatch + 2] = {0, 0};  // the last two runs, then a batch
+  int32_t ends_[kHistory + kMaxEnds] = {};
 };
 
-constexpr int kGroup = 4;  // words looked at together
-constexpr int kEager = 2;  // changes of a word written before their number is looked at
+// Words in which pixels differ from the one before, and where these words begin. Whether a word of a noisy
+// mask has changes no machine can predict: all are written, those without are overwritten.
+class ChangedWords {
+ public:
+  // `n` words of a line; `before` is the pixel before them, `tailMask` the bits of the last word that count.
+  void add(const uint64_t* words, int64_t n, uint64_t before, uint64_t tailMask, int32_t place) {
+    for (int64_t k = 0; k < n; ++k, place += 64) {
+      uint64_t changes = words[k] ^ (words[k] << 1 | before);
+      if (k == n - 1) changes &= tailMask;
+      before = words[k] >> 63;
+      changes_[count_] = changes;
+      places_[count_] = place;
+      count_ += changes != 0;
+    }
+  }
 
-// Writes where pixels of a line differ from the one before (`before` for the first, then updated to
-// the line's last pixel), counted from `origin`, and returns how many do. `scratch` holds the line's
-// words, rounded up to whole groups; `out` has room for the line's length + kEager.
-//
-// Whether a word of a noisy mask has changes, and how many, no machine can predict: a group of words
-// is skipped where none has any, else the first kEager of each word are written unseen.
-OMNI_MULTIVERSION int64_t findChanges(const uint64_t* line, int64_t words, uint64_t tailMask,
-                                      uint64_t* before, uint64_t* scratch, int32_t origin,
-                                      int32_t* out) {
-  const int32_t* const begin = out;
-  scratch[0] = line[0] ^ (line[0] << 1 | *before);
-  for (int64_t k = 1; k < words; ++k) scratch[k] = line[k] ^ (line[k] << 1 | line[k - 1] >> 63);
-  scratch[words - 1] &= tailMask;
-  for (int64_t k = words; k % kGroup != 0; ++k) scratch[k] = 0;
-  // the last pixel of a line is the highest bit that is not padding
-  *before = (line[words - 1] & (tailMask ^ tailMask >> 1)) != 0;
-  for (int64_t group = 0; group < words; group += kGroup) {
-    const uint64_t* from = scratch + group;
-    if ((from[0] | from[1] | from[2] | from[3]) == 0) continue;
-    for (int64_t k = 0; k < kGroup; ++k) {
-      uint64_t changes = from[k];
-      const auto base = static_cast<int32_t>(origin + 64 * (group + k));
+  bool full() const { return count_ > kPiece; }
+
+  void print(RunPrinter& printer) {
+    for (int64_t i = 0; i < count_; i += kSlice)
+      printer.add(expand(changes_ + i, places_ + i, std::min(count_ - i, kSlice), printer.next()));
+    count_ = 0;
+  }
+
+ private:
+  // Writes where the pixels are; at most 64 n + kEager values. How many a word has is not looked at before
+  // the first kEager are written.
+  OMNI_MULTIVERSION static int64_t expand(const uint64_t* words, const int32_t* places, int64_t n,
+                                          int32_t* out) {
+    const int32_t* const begin = out;
+    for (int64_t k = 0; k < n; ++k) {
+      uint64_t changes = words[k];
       int32_t* const end = out + __builtin_popcountll(changes);
       // The sentinel only keeps trailingZeros defined; what lies beyond `end` is overwritten.
       constexpr uint64_t kSentinel = uint64_t{1} << 63;
       for (int i = 0; i < kEager; ++i, changes &= changes - 1)
-        out[i] = base + trailingZeros(changes | kSentinel);
+        out[i] = places[k] + trailingZeros(changes | kSentinel);
       for (out += kEager; out < end; changes &= changes - 1)
-        *out++ = base + trailingZeros(changes);
+        *out++ = places[k] + trailingZeros(changes);
       out = end;
     }
+    return out - begin;
   }
-  return out - begin;
-}
+
+  uint64_t changes_[2 * kPiece + 1];
+  int32_t places_[2 * kPiece + 1];
+  int64_t count_ = 0;
+};
 
 [[noreturn]] void malformed(const std::string& what) {
   throw std::invalid_argument("malformed RLE counts: " + what);
@@ -170,30 +206,35 @@ bool disjoint(const PixelBox& a, const PixelBox& b) {
 
 std::string encodeRle(const BitPlane& columns) {
   RunPrinter printer;
-  std::vector<uint64_t> scratch(columns.words + kGroup);
-  std::vector<int32_t> ends(kBatch + columns.length + kEager + 1);  // of runs, column-major
-  int32_t last = 0;
-  const auto flush = [&](int64_t n) {
-    for (int64_t i = 0; i < n; ++i) ends[i] -= std::exchange(last, ends[i]);
-    printer.print(ends.data(), n);
-  };
-  int64_t n = 0;
+  ChangedWords changed;
   uint64_t before = 0;
   for (int64_t x = 0; x < columns.lines; ++x) {
-    n += findChanges(columns.line(x), columns.words, columns.tailMask(), &before, scratch.data(),
-                     static_cast<int32_t>(x * columns.length), ends.data() + n);
-    if (n < kBatch) continue;
-    flush(n);
-    n = 0;
+    const uint64_t* line = columns.line(x);
+    for (int64_t k = 0; k < columns.words; k += kPiece) {
+      const int64_t n = std::min(kPiece, columns.words - k);
+      const uint64_t counts = k + n == columns.words ? columns.tailMask() : ~uint64_t{0};
+      changed.add(line + k, n, k == 0 ? before : line[k - 1] >> 63, counts,
+                  static_cast<int32_t>(x * columns.length + 64 * k));
+      if (changed.full()) changed.print(printer);
+    }
+    // the last pixel of a line is the highest bit that is not padding
+    before = (line[columns.words - 1] & (columns.tailMask() ^ columns.tailMask() >> 1)) != 0;
   }
-  ends[n++] = static_cast<int32_t>(columns.lines * columns.length);
-  flush(n);
+  changed.print(printer);
+  *printer.next() = static_cast<int32_t>(columns.lines * columns.length);
+  printer.add(1);
   return printer.finish();
 }
 
 std::string formatRle(const Runs& runs) {
   RunPrinter printer;
-  printer.print(runs.data(), static_cast<int64_t>(runs.size()));
+  int32_t end = 0;
+  for (size_t i = 0; i < runs.size();) {
+    const size_t n = std::min(runs.size() - i, static_cast<size_t>(kBatch));
+    int32_t* ends = printer.next();
+    for (size_t k = 0; k < n; ++k) ends[k] = end += runs[i++];
+    printer.add(static_cast<int64_t>(n));
+  }
   return printer.finish();
 }
 

@@ -2,7 +2,7 @@
 //
 // A plane has `lines` lines of `length` bits, each line padded to whole 64-bit words; padding bits are
 // always zero. The lines are the rows of a mask (clean-up, boundaries) or its columns (COCO's RLE is
-// column-major); `transpose` turns one into the other in blocks of 64 x 64.
+// column-major); `transpose` turns one into the other, see mask_turn.cpp.
 #pragma once
 
 #include <cstddef>
@@ -44,6 +44,8 @@ void checkMaskSize(int64_t height, int64_t width);
 
 BitPlane packRows(const MaskView& mask);
 BitPlane packColumns(const MaskView& mask);
+// The columns of a mask whose rows are contiguous bytes (columnStride 1), in one pass.
+BitPlane packAcross(const MaskView& mask);
 BitPlane transpose(const BitPlane& plane);
 
 // Write the plane as rows of 0/1 bytes, `lines * length` of them, without padding.
