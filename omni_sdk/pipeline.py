@@ -175,7 +175,7 @@ class Pipeline:
             keyframes = choose_keyframes(
                 reasoning.segments, observation.clock, config.tracking.max_keyframes
             )
-            yield Reasoned(reasoning.thinking, reasoning.answer, status, keyframes)
+            yield _reasoned(reasoning, status, keyframes)
             boxes = _ground(grounder, video, keyframes, watch)
             yield Grounded(keyframes, boxes)
             prompts, places = make_prompts(keyframes, boxes)
@@ -199,6 +199,7 @@ class Pipeline:
                 keyframes=keyframes,
                 timings_ms=watch.timings(),
                 bundle=self.bundle,
+                thinking_cut=reasoning.thinking_cut,
                 source=source,
             )
         )
@@ -229,7 +230,7 @@ class Pipeline:
         keyframes = choose_keyframes(
             reasoning.segments, observation.clock, config.tracking.max_keyframes
         )
-        return Reasoned(reasoning.thinking, reasoning.answer, status, keyframes)
+        return _reasoned(reasoning, status, keyframes)
 
     def ground(self, source: Source, keyframes: Sequence[Keyframe]) -> Grounded:
         """Run the grounder alone on keyframes (only frame_index and description are read)."""
@@ -313,6 +314,10 @@ def _reason(
         return Reasoning(text=e.text, thinking="", answer=e.text, segments=()), "unparsed"
     watch.add(reasoning.timings_ms)
     return reasoning, "found" if reasoning.segments else "absent"
+
+
+def _reasoned(reasoning: Reasoning, status: str, keyframes: tuple[Keyframe, ...]) -> Reasoned:
+    return Reasoned(reasoning.thinking, reasoning.answer, status, keyframes, reasoning.thinking_cut)
 
 
 def _ground(

@@ -173,6 +173,8 @@ class Result:
         tracks: by object id.
         timings_ms: per stage.
         bundle: which models.
+        thinking_cut: the reasoner outlasted `GenerationConfig.thinking_budget` and was made to answer, so
+            the answer is a guess.
         source: the source as it was given, so that `save` can draw on it.
     """
 
@@ -185,6 +187,7 @@ class Result:
     tracks: tuple[MaskTrack, ...] = ()
     timings_ms: StageTimings = field(default_factory=StageTimings)
     bundle: BundleInfo | None = None
+    thinking_cut: bool = False
     source: Any = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,6 +196,7 @@ class Result:
 
         value: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
         value |= {k: getattr(self, k) for k in ("query", "thinking", "answer", "status")}
+        value["thinking_cut"] = self.thinking_cut
         value["video"] = to_dict(self.video)
         value["keyframes"] = [_keyframe_dict(k) for k in self.keyframes]
         value["tracks"] = [_track_dict(t) for t in self.tracks]

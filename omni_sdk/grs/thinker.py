@@ -85,14 +85,21 @@ class GraphThinker:
         tokens = self.spec.tokens
         samplers = [TokenSampler(config, tokens.suppress) for _ in requests]
         rows = [
-            CompletionBuilder(self._tokenizer, tokens.eos, config.stop, config.max_new_tokens)
-            for _ in requests
+            CompletionBuilder(
+                self._tokenizer,
+                tokens.eos,
+                config.stop,
+                config.max_new_tokens,
+                thinking_budget=config.thinking_budget,
+                moments=request.moments,
+            )
+            for request in requests
         ]
         mask = inputs["attention_mask"]
         position = inputs["position_ids"].max(axis=(0, 2)) + 1
         while True:
             chosen = [
-                tokens.pad if row.finish else sampler(scores)
+                tokens.pad if row.finish else next_token(row, sampler, scores)
                 for row, sampler, scores in zip(rows, samplers, logits, strict=True)
             ]
             ended = [row.add(token) for row, token in zip(rows, chosen, strict=True)]
@@ -198,6 +205,12 @@ class GraphThinker:
             part.reshape(-1, embeds.shape[-1])[:n]
             for part, n in zip(parts, num_tokens, strict=True)
         ]
+
+
+def next_token(row: CompletionBuilder, sampler: TokenSampler, scores: NDArray[np.float32]) -> int:
+    """Return the token that a row has to take, else the one that its sampler chooses."""
+    forced = row.forced()
+    return sampler(scores) if forced is None else forced
 
 
 def check_positions(request: ThinkerRequest, max_new_tokens: int, max_positions: int) -> None:
