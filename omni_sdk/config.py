@@ -116,6 +116,8 @@ class PipelineConfig:
         sampling: what the reasoner sees.
         generation: how the reasoner writes.
         tracking: how boxes become mask tracks.
+        overlap: frames are decoded in a thread of their own while the tracker works on earlier ones. The
+            answer is the same either way.
         on_parse_error: "raise" a `ModelOutputError` when the reasoner's text cannot be parsed, or
             return an "empty" result with status "unparsed".
     """
@@ -124,6 +126,7 @@ class PipelineConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     on_parse_error: str = "raise"
+    overlap: bool = True
 
     def __post_init__(self) -> None:
         _check(

@@ -134,7 +134,11 @@ class MaskTrack:
 
 @dataclass(frozen=True, slots=True)
 class StageTimings:
-    """Wall time of each stage in milliseconds; stages that did not run are 0."""
+    """Wall time of each stage in milliseconds; stages that did not run are 0.
+
+    Stages add up to `total` less what none of them claims. `overlapped` is no part of the sum: decoding that
+    went on beside the tracker (`decode` is then what the tracker had to wait for).
+    """
 
     index: float = 0.0
     decode: float = 0.0
@@ -147,16 +151,18 @@ class StageTimings:
     carry: float = 0.0
     mask: float = 0.0
     total: float = 0.0
+    overlapped: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class BundleInfo:
-    """Which models answered."""
+    """Which models answered, where, and which variants of their graphs."""
 
     name: str
     version: str
     backend: str
     device: str
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

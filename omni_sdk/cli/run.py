@@ -108,7 +108,9 @@ def summary(result: Result) -> str:
         lines.append(
             f"track #{t.object_id}: {t.label}, visible in {int((t.scores > 0).sum())} of {len(t)} frames"
         )
-    parts = {name: getattr(times, name) for name in times.__slots__ if name != "total"}
+    parts = {n: getattr(times, n) for n in times.__slots__ if n not in ("total", "overlapped")}
     shown = ", ".join(f"{name} {ms:.0f}" for name, ms in parts.items() if ms >= 0.5)
+    if times.overlapped >= 0.5:
+        shown += f"; {times.overlapped:.0f} ms of decoding went on beside them"
     lines.append(f"time:     {times.total:.0f} ms ({shown})")
     return "\n".join(lines)

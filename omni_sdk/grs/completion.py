@@ -53,12 +53,12 @@ class CompletionBuilder:
         """Return the token that has to come next, or None where the model is free to choose."""
         if self.finish is not None:
             return None
-        if self._thinking_budget is not None and len(self._ids) >= self._thinking_budget:
-            if awaits_answer(self._decode(self._ids), moments=self._moments):
-                self._thinking_budget = None  # once is enough
-                self._thinking_cut = True
-                encoding = self._tokenizer.encode(CLOSE_THOUGHT, add_special_tokens=False)
-                self._forced = encoding.ids[::-1]
+        spent = self._thinking_budget is not None and len(self._ids) >= self._thinking_budget
+        if spent and awaits_answer(self._decode(self._ids), moments=self._moments):
+            self._thinking_budget = None  # once is enough
+            self._thinking_cut = True
+            encoding = self._tokenizer.encode(CLOSE_THOUGHT, add_special_tokens=False)
+            self._forced = encoding.ids[::-1]
         return self._forced.pop() if self._forced else None
 
     def add(self, token: int) -> bool:
