@@ -209,6 +209,8 @@ def _check_names(path: Path, manifest: Manifest) -> None:
         named.append(manifest.dus.no_memory_embedding)
     if manifest.grs is not None:
         named.append("tokenizer.json")
+        if manifest.grs.embedding is not None:
+            named.append(manifest.grs.embedding.file)
     for name in named:
         if name not in manifest.files:
             raise BundleError(f"{path}: {name!r} is used but not listed under files")

@@ -217,8 +217,26 @@ class PromptSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TableSpec:
+    """Token embeddings as a file that is mapped into memory in place of the graph "grs/embed".
+
+    Attributes:
+        file: relative to the bundle: rows of `DecoderSpec.hidden_size` numbers, little-endian, no header.
+        dtype: "float16" or "float32".
+        rows: one per token id.
+    """
+
+    file: str
+    dtype: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class GrsSpec:
-    """All settings of the reasoner and the grounder."""
+    """All settings of the reasoner and the grounder.
+
+    `embedding` is null where the bundle has the graph "grs/embed".
+    """
 
     vision: VisionSpec
     audio: AudioSpec
@@ -226,6 +244,7 @@ class GrsSpec:
     decoder: DecoderSpec
     sampling: SamplingSpec
     prompts: PromptSpec
+    embedding: TableSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

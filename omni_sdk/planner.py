@@ -32,6 +32,7 @@ in SAM 2.1's memory attention at 1024 px)."""
 ACTIVATION_FACTOR = 12
 """Live activations of a block over its hidden states (an estimate: the feed-forward's two wide tensors)."""
 VISION_HEADS = 16  # of Qwen2.5-Omni's tower; the manifest does not say
+PAGE_BYTES = 4096
 ENCODER_BYTES_PER_PIXEL = 300  # image encoder of the tracker at its widest (an estimate)
 TEXT_TOKENS = 256
 AUDIO_TOKENS_PER_SECOND = 25
@@ -200,10 +201,15 @@ def _plan(
         for g in manifest.graphs.values()
     )
     prompt, cache, reasoning = None, 0, 0
+    table = manifest.grs.embedding if manifest.grs is not None else None
     if manifest.grs is not None and frames is not None and pixels is not None:
         prompt = longest_prompt(manifest.grs, frames, pixels)
         cache = 2 * cache_bytes(manifest.grs, prompt + manifest.grs.prompts.max_new_tokens)
         reasoning = _reasoning_bytes(manifest.grs, prompt, pixels)
+        if table is not None:  # mapped: only the pages of the rows in use take memory
+            row = manifest.files[table.file].size // table.rows
+            touched = (prompt + manifest.grs.prompts.max_new_tokens) * (row + PAGE_BYTES)
+            reasoning += min(touched, manifest.files[table.file].size)
     return MemoryPlan(
         variants=variants,
         max_frames=frames,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from omni_sdk.engines.linked import start_linked
 from omni_sdk.errors import QueryError
 from omni_sdk.grs.completion import CompletionBuilder
+from omni_sdk.grs.embedding import open_embedding
 from omni_sdk.grs.mel import chunk_mel
 from omni_sdk.grs.processor import load_tokenizer
 from omni_sdk.grs.request import Completion, ThinkerRequest, VisionInput
@@ -52,7 +53,7 @@ class GraphThinker:
         self._tokenizer = load_tokenizer(bundle.path("tokenizer.json"))
         self._vision = loader.load(bundle, "grs/vision")
         self._audio = loader.load(bundle, "grs/audio")
-        self._embed = loader.load(bundle, "grs/embed")
+        self._embed = open_embedding(loader, bundle)
         self._decoder = loader.load(bundle, "grs/decoder")
         names = [
             f"{i}.{part}" for i in range(self.spec.decoder.num_layers) for part in ("key", "value")
