@@ -34,7 +34,9 @@ def test_tokens_from_a_table(bundle, graphs, reference, loader, tmp_path, monkey
     rest, spec = split_embedding(plans, reference.model, graphs.spec, directory)
     assert [p.name for p in rest] == ["grs/vision", "grs/audio", "grs/decoder"]
     assert spec.embedding.file == FILE
-    assert spec.embedding.dtype == "float32"  # random float32 numbers: rounding would move tokens
+    assert (
+        spec.embedding.dtype == "float16"
+    )  # this checkpoint's weights are halves, so that is exact
     graph_table = {k: v for k, v in bundle.manifest.graphs.items() if k != "grs/embed"}
     (directory / "grs" / "embed.onnx").unlink()
     write_manifest(directory, dataclasses.replace(bundle.manifest, graphs=graph_table, grs=spec))
