@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from omni_sdk.engines import tensorrt_api
 from omni_sdk.engines.cuda import BufferPool, Device, DeviceBuffer
 from omni_sdk.engines.inputs import check_inputs
-from omni_sdk.engines.plans import BuildFlags, PlanCache, plan_key
+from omni_sdk.engines.plans import BuildFlags, PlanCache, PlanKey, plan_key
 from omni_sdk.engines.profiles import Profile, ShapeLimits, graph_profiles
 from omni_sdk.errors import BundleError, EngineError
 from omni_sdk.manifest import GraphSpec
@@ -82,6 +82,23 @@ class TensorRTLoader:
         self._flags = flags or BuildFlags()
         self._cache = cache or PlanCache(plan_directory())
 
+    def build(self, bundle: Bundle, graph: str) -> None:
+        """Build a graph's plan into the cache unless it is there.
+
+        `omni-export tensorrt` builds whole bundles, checks operators first and says what it does.
+
+        Raises:
+            EngineError: TensorRT refuses the graph, or the cache the plan.
+        """
+        profiles = graph_profiles(bundle, graph, self._limits)
+        key = self._key(bundle, graph, profiles)
+        with self._cache.building(key):
+            if self._cache.find(key) is None:
+                timing = self._cache.directory / "timing.cache"
+                file = bundle.path(bundle.graph(graph).file)
+                plan = tensorrt_api.build_plan(self._trt, file, profiles, self._flags, timing)
+                self._cache.store(key, plan)
+
     def load(self, bundle: Bundle, graph: str) -> TensorRTEngine:
         """Open a graph's plan.
 
@@ -91,14 +108,7 @@ class TensorRTLoader:
             BundleError: no such graph.
         """
         profiles = graph_profiles(bundle, graph, self._limits)
-        key = plan_key(
-            bundle,
-            graph,
-            profiles,
-            self._flags,
-            tensorrt=str(self._trt.__version__),
-            compute_capability=self._device.compute_capability,
-        )
+        key = self._key(bundle, graph, profiles)
         plan = self._cache.find(key)
         if plan is None:
             raise EngineError(
@@ -107,6 +117,16 @@ class TensorRTLoader:
             )
         engine = tensorrt_api.deserialize(self._trt, plan, graph)
         return TensorRTEngine(self._trt, engine, self._device, graph, bundle.graph(graph), profiles)
+
+    def _key(self, bundle: Bundle, graph: str, profiles: Sequence[Profile]) -> PlanKey:
+        return plan_key(
+            bundle,
+            graph,
+            profiles,
+            self._flags,
+            tensorrt=str(self._trt.__version__),
+            compute_capability=self._device.compute_capability,
+        )
 
 
 @dataclass(frozen=True, slots=True)
