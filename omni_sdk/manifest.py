@@ -39,6 +39,7 @@ class GraphVariant:
         golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
         golden_tolerance: how far a machine may be from it.
         weight_bytes: memory that the weights take once loaded; 0: as much as the files.
+        cache_dtype: of a decoder's key-value cache where it is not that of the graph, e.g. "float16".
     """
 
     file: str
@@ -48,6 +49,7 @@ class GraphVariant:
     golden: str | None = None
     golden_tolerance: float = 1e-2
     weight_bytes: int = 0
+    cache_dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,8 @@ def _plan(
     table = manifest.grs.embedding if manifest.grs is not None else None
     if manifest.grs is not None and frames is not None and pixels is not None:
         prompt = longest_prompt(manifest.grs, frames, pixels)
-        cache = 2 * cache_bytes(manifest.grs, prompt + manifest.grs.prompts.max_new_tokens)
+        tokens = prompt + manifest.grs.prompts.max_new_tokens
+        cache = 2 * cache_bytes(manifest.grs, tokens, _cache_dtype(bundle))
         reasoning = _reasoning_bytes(manifest.grs, prompt, pixels)
         if table is not None:  # mapped: only the pages of the rows in use take memory
             row = manifest.files[table.file].size // table.rows
@@ -236,10 +237,16 @@ def longest_prompt(spec: GrsSpec, frames: int, pixels: int) -> int:
     return max(1, min(max(clip, keyframe) + TEXT_TOKENS, room))
 
 
-def cache_bytes(spec: GrsSpec, tokens: int) -> int:
-    """Return the size of the key-value cache, float32 as the graphs take it."""
+def cache_bytes(spec: GrsSpec, tokens: int, dtype: str = "float32") -> int:
+    """Return the size of the key-value cache in the dtype that the decoder takes."""
     d = spec.decoder
-    return 2 * d.num_layers * d.num_kv_heads * d.head_dim * tokens * FLOAT
+    size = 2 if dtype == "float16" else FLOAT
+    return 2 * d.num_layers * d.num_kv_heads * d.head_dim * tokens * size
+
+
+def _cache_dtype(bundle: Bundle) -> str:
+    inputs = bundle.graph("grs/decoder").inputs
+    return next((t.dtype for t in inputs if t.name.startswith("past.")), "float32")
 
 
 def _reasoning_bytes(spec: GrsSpec, prompt: int, pixels: int) -> int:

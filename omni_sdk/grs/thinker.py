@@ -59,6 +59,10 @@ class GraphThinker:
             f"{i}.{part}" for i in range(self.spec.decoder.num_layers) for part in ("key", "value")
         ]
         self._cache_links = {f"present.{name}": f"past.{name}" for name in names}
+        dtypes = {t.name: t.dtype for t in bundle.graph("grs/decoder").inputs}
+        self._cache_dtypes = {
+            past: dtypes.get(past, "float32") for past in self._cache_links.values()
+        }
 
     def generate(
         self, requests: Sequence[ThinkerRequest], config: GenerationConfig
@@ -124,8 +128,8 @@ class GraphThinker:
     def _empty_cache(self, batch: int) -> dict[str, NDArray[Any]]:
         """Return the decoder's key-value inputs for a prompt: of length 0."""
         decoder = self.spec.decoder
-        empty = np.zeros((batch, decoder.num_kv_heads, 0, decoder.head_dim), np.float32)
-        return dict.fromkeys(self._cache_links.values(), empty)
+        shape = (batch, decoder.num_kv_heads, 0, decoder.head_dim)
+        return {name: np.zeros(shape, dtype) for name, dtype in self._cache_dtypes.items()}
 
     def _prompt(self, requests: Sequence[ThinkerRequest]) -> dict[str, NDArray[Any]]:
         """Embed and left-pad the prompts; return the decoder's inputs for prefill, the cache excluded."""
