@@ -16,7 +16,15 @@ from pathlib import Path
 
 from omni_sdk import schema
 from omni_sdk.errors import BundleError
-from omni_sdk.manifest import SCHEMA_VERSION, DusSpec, FileSpec, GraphSpec, GrsSpec, Manifest
+from omni_sdk.manifest import (
+    SCHEMA_VERSION,
+    DusSpec,
+    FileSpec,
+    GraphSpec,
+    GrsSpec,
+    Manifest,
+    TensorSpec,
+)
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
@@ -131,6 +139,8 @@ def _as_variant(graph: GraphSpec, name: str) -> GraphSpec:
         return graph
     return replace(
         graph,
+        inputs=_with_cache_dtype(graph.inputs, variant.cache_dtype),
+        outputs=_with_cache_dtype(graph.outputs, variant.cache_dtype),
         file=variant.file,
         data=variant.data,
         precision=variant.precision,
@@ -139,6 +149,14 @@ def _as_variant(graph: GraphSpec, name: str) -> GraphSpec:
         golden_tolerance=variant.golden_tolerance,
         weight_bytes=variant.weight_bytes,
     )
+
+
+def _with_cache_dtype(tensors: tuple[TensorSpec, ...], dtype: str | None) -> tuple[TensorSpec, ...]:
+    """Return a decoder's inputs or outputs with the cache's among them in another dtype."""
+    if dtype is None:
+        return tensors
+    cache = ("past.", "present.")
+    return tuple(replace(t, dtype=dtype) if t.name.startswith(cache) else t for t in tensors)
 
 
 def embedded(name: str) -> Path | None:
@@ -209,6 +227,8 @@ def _check_names(path: Path, manifest: Manifest) -> None:
         named.append(manifest.dus.no_memory_embedding)
     if manifest.grs is not None:
         named.append("tokenizer.json")
+        if manifest.grs.embedding is not None:
+            named.append(manifest.grs.embedding.file)
     for name in named:
         if name not in manifest.files:
             raise BundleError(f"{path}: {name!r} is used but not listed under files")

@@ -44,6 +44,9 @@ class GenerationConfig:
         top_p: nucleus mass in (0, 1]; 1 keeps every token.
         seed: seed of the sampler; the same request with the same seed gives the same text.
         stop: texts that end generation; the stop text itself is not part of the completion.
+        thinking_budget: tokens, at least 0, after which a model that has not begun its answer is made to:
+            its thought is closed and <answer> opened for it. None: three quarters of `max_new_tokens` (for
+            a reasoner; a thinker on its own has none). `max_new_tokens` or more: never.
     """
 
     max_new_tokens: int | None = None
@@ -51,6 +54,7 @@ class GenerationConfig:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    thinking_budget: int | None = None
 
     def __post_init__(self) -> None:
         _check(
@@ -63,6 +67,10 @@ class GenerationConfig:
         )
         _check(0 < self.top_p <= 1, f"top_p must be in (0, 1], got {self.top_p!r}")
         _check(all(self.stop), "stop texts must not be empty")
+        _check(
+            self.thinking_budget is None or self.thinking_budget >= 0,
+            f"thinking_budget must be at least 0 or None, got {self.thinking_budget!r}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,8 @@ class PipelineConfig:
         sampling: what the reasoner sees.
         generation: how the reasoner writes.
         tracking: how boxes become mask tracks.
+        overlap: frames are decoded in a thread of their own while the tracker works on earlier ones. The
+            answer is the same either way.
         on_parse_error: "raise" a `ModelOutputError` when the reasoner's text cannot be parsed, or
             return an "empty" result with status "unparsed".
     """
@@ -116,6 +126,7 @@ class PipelineConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     on_parse_error: str = "raise"
+    overlap: bool = True
 
     def __post_init__(self) -> None:
         _check(

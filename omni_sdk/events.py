@@ -24,12 +24,14 @@ class Reasoned:
         answer: its answer, raw.
         status: "found", "absent" or "unparsed".
         keyframes: the moments that will be grounded, in time order, without objects yet.
+        thinking_cut: as in `Result`.
     """
 
     thinking: str
     answer: str
     status: str
     keyframes: tuple[Keyframe, ...]
+    thinking_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

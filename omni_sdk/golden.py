@@ -160,8 +160,8 @@ def _decoder(spec: GrsSpec, graph: GraphSpec) -> dict[str, Arrays]:
             "attention_mask": np.ones((1, past + length), np.int64),
             "position_ids": np.tile(places, (3, 1, 1)),
         }
-        names = [t.name for t in graph.inputs if t.name.startswith("past.")]
-        inputs |= {name: hashed(shape, 4 + i) for i, name in enumerate(names)}
+        past_tensors = [t for t in graph.inputs if t.name.startswith("past.")]
+        inputs |= {t.name: hashed(shape, 4 + i).astype(t.dtype) for i, t in enumerate(past_tensors)}
         calls[call] = inputs
     return calls
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from omni_sdk.engines.select import open_loader
 from omni_sdk.errors import BundleError, EngineError, MemoryBudgetError
 from omni_sdk.hub import resolve
 from omni_sdk.parity_gate import GatedLoader
-from omni_sdk.planner import apply_plan, parse_bytes, plan_memory
+from omni_sdk.planner import MemoryPlan, apply_plan, parse_bytes, plan_memory
 from omni_sdk.results import BundleInfo
 from omni_sdk.stages import Grounder, Reasoner, Tracker
 
@@ -68,14 +69,17 @@ def load_stages(
     if memory_budget is not None:
         if variants:
             raise ValueError("memory_budget= chooses the variant itself; pass one of the two")
-        bundle = _within(bundle, memory_budget, loader)
-    bundle = bundle.with_variants(*variants)
+        plan = _plan_within(bundle, memory_budget, loader)
+        bundle, variants = apply_plan(bundle, plan), plan.variants
+    else:
+        bundle = bundle.with_variants(*variants)
     check_backend(bundle, loader.backend)
-    return _from_bundle(bundle, GatedLoader(loader, skip=skip_parity))
+    stages = _from_bundle(bundle, GatedLoader(loader, skip=skip_parity))
+    return *stages[:3], replace(stages[3], variants=variants)
 
 
-def _within(bundle: Bundle, budget: int | str, loader: EngineLoader) -> Bundle:
-    """Plan for a budget, say so, and return the bundle as planned."""
+def _plan_within(bundle: Bundle, budget: int | str, loader: EngineLoader) -> MemoryPlan:
+    """Plan for a budget and say so."""
     if budget == "auto":
         free = free_device_bytes(loader.device) or free_host_bytes()
         if free is None:
@@ -86,7 +90,7 @@ def _within(bundle: Bundle, budget: int | str, loader: EngineLoader) -> Bundle:
         free = parse_bytes(budget)
     plan = plan_memory(bundle, free, backend=loader.backend, device=loader.device)
     logger.info("%s", plan)
-    return apply_plan(bundle, plan)
+    return plan
 
 
 def check_backend(bundle: Bundle, backend: str) -> None:

@@ -39,6 +39,7 @@ class GraphVariant:
         golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
         golden_tolerance: how far a machine may be from it.
         weight_bytes: memory that the weights take once loaded; 0: as much as the files.
+        cache_dtype: of a decoder's key-value cache where it is not that of the graph, e.g. "float16".
     """
 
     file: str
@@ -48,6 +49,7 @@ class GraphVariant:
     golden: str | None = None
     golden_tolerance: float = 1e-2
     weight_bytes: int = 0
+    cache_dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +219,26 @@ class PromptSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TableSpec:
+    """Token embeddings as a file that is mapped into memory in place of the graph "grs/embed".
+
+    Attributes:
+        file: relative to the bundle: rows of `DecoderSpec.hidden_size` numbers, little-endian, no header.
+        dtype: "float16" or "float32".
+        rows: one per token id.
+    """
+
+    file: str
+    dtype: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class GrsSpec:
-    """All settings of the reasoner and the grounder."""
+    """All settings of the reasoner and the grounder.
+
+    `embedding` is null where the bundle has the graph "grs/embed".
+    """
 
     vision: VisionSpec
     audio: AudioSpec
@@ -226,6 +246,7 @@ class GrsSpec:
     decoder: DecoderSpec
     sampling: SamplingSpec
     prompts: PromptSpec
+    embedding: TableSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

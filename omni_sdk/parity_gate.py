@@ -113,7 +113,7 @@ class GatedLoader:
         device = nvidia_device(self.device)
         parts = [graph, *files, self.backend, self.device, platform.machine(), platform.processor()]
         parts += [device.get("name", ""), device.get("driver_version", "")]
-        parts += [str(spec.golden_tolerance)]
+        parts += [str(spec.golden_tolerance), getattr(self._loader, "configuration", "")]
         for name in _LIBRARIES.get(self.backend, ()):
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 parts.append(f"{name} {importlib.metadata.version(name)}")

@@ -31,9 +31,9 @@ from omni_sdk.stages import (
     Reasoner,
     Reasoning,
     Tracker,
-    TrackerFrame,
 )
 from omni_sdk.timing import Stopwatch
+from omni_sdk.tracked_frames import TrackedFrames
 
 if TYPE_CHECKING:
     from omni_sdk.stages import Observation
@@ -175,15 +175,18 @@ class Pipeline:
             keyframes = choose_keyframes(
                 reasoning.segments, observation.clock, config.tracking.max_keyframes
             )
-            yield Reasoned(reasoning.thinking, reasoning.answer, status, keyframes)
+            yield _reasoned(reasoning, status, keyframes)
             boxes = _ground(grounder, video, keyframes, watch)
             yield Grounded(keyframes, boxes)
             prompts, places = make_prompts(keyframes, boxes)
             if prompts:
                 size = (video.info.height, video.info.width)
-                run = tracker.track(_Frames(video, tracker, watch), prompts, config.tracking)
-                for frame in run:
-                    yield Frame(frame.frame_index, frame.pts_seconds, size, frame.masks)
+                with TrackedFrames(
+                    video, tracker.image_size, watch, overlap=config.overlap
+                ) as frames:
+                    run = tracker.track(frames, prompts, config.tracking)
+                    for frame in run:
+                        yield Frame(frame.frame_index, frame.pts_seconds, size, frame.masks)
                 watch.add(run.timings_ms)
                 keyframes = with_objects(keyframes, boxes, places, run.object_ids)
             elif status == "found":
@@ -199,6 +202,7 @@ class Pipeline:
                 keyframes=keyframes,
                 timings_ms=watch.timings(),
                 bundle=self.bundle,
+                thinking_cut=reasoning.thinking_cut,
                 source=source,
             )
         )
@@ -229,7 +233,7 @@ class Pipeline:
         keyframes = choose_keyframes(
             reasoning.segments, observation.clock, config.tracking.max_keyframes
         )
-        return Reasoned(reasoning.thinking, reasoning.answer, status, keyframes)
+        return _reasoned(reasoning, status, keyframes)
 
     def ground(self, source: Source, keyframes: Sequence[Keyframe]) -> Grounded:
         """Run the grounder alone on keyframes (only frame_index and description are read)."""
@@ -261,33 +265,14 @@ class Pipeline:
             raise PromptError("track needs at least one prompt; got none")
         tracker, watch = _need(self.tracker), Stopwatch()
         with self._open(source, watch) as video:
-            run = tracker.track(_Frames(video, tracker, watch), prompts, config.tracking)
             size = (video.info.height, video.info.width)
-            return build_tracks(list(run), labels or {}, size)
+            with TrackedFrames(video, tracker.image_size, watch, overlap=config.overlap) as frames:
+                run = tracker.track(frames, prompts, config.tracking)
+                return build_tracks(list(run), labels or {}, size)
 
     def _open(self, source: Source, watch: Stopwatch) -> Video:
         with watch.stage("index"):
             return open_source(source, limits=self.limits)
-
-
-class _Frames:
-    """A video as the tracker's FrameSource, timed."""
-
-    def __init__(self, video: Video, tracker: Tracker, watch: Stopwatch) -> None:
-        self._video, self._watch = video, watch
-        self._size = (tracker.image_size, tracker.image_size)
-        self.height, self.width = video.info.height, video.info.width
-        self.num_frames = video.info.num_frames
-
-    def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
-        frames = self._video.forward(start, stop, size=self._size, luma=luma)
-        for f in self._watch.iterate("decode", frames):
-            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image, f.luma)
-
-    def backward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
-        frames = self._video.backward(start, stop, size=self._size, luma=luma)
-        for f in self._watch.iterate("decode", frames):
-            yield TrackerFrame(f.frame_index, f.pts_seconds, f.image, f.luma)
 
 
 def _need(stage: T | None) -> T:
@@ -313,6 +298,10 @@ def _reason(
         return Reasoning(text=e.text, thinking="", answer=e.text, segments=()), "unparsed"
     watch.add(reasoning.timings_ms)
     return reasoning, "found" if reasoning.segments else "absent"
+
+
+def _reasoned(reasoning: Reasoning, status: str, keyframes: tuple[Keyframe, ...]) -> Reasoned:
+    return Reasoned(reasoning.thinking, reasoning.answer, status, keyframes, reasoning.thinking_cut)
 
 
 def _ground(

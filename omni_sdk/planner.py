@@ -32,6 +32,7 @@ in SAM 2.1's memory attention at 1024 px)."""
 ACTIVATION_FACTOR = 12
 """Live activations of a block over its hidden states (an estimate: the feed-forward's two wide tensors)."""
 VISION_HEADS = 16  # of Qwen2.5-Omni's tower; the manifest does not say
+PAGE_BYTES = 4096
 ENCODER_BYTES_PER_PIXEL = 300  # image encoder of the tracker at its widest (an estimate)
 TEXT_TOKENS = 256
 AUDIO_TOKENS_PER_SECOND = 25
@@ -200,10 +201,16 @@ def _plan(
         for g in manifest.graphs.values()
     )
     prompt, cache, reasoning = None, 0, 0
+    table = manifest.grs.embedding if manifest.grs is not None else None
     if manifest.grs is not None and frames is not None and pixels is not None:
         prompt = longest_prompt(manifest.grs, frames, pixels)
-        cache = 2 * cache_bytes(manifest.grs, prompt + manifest.grs.prompts.max_new_tokens)
+        tokens = prompt + manifest.grs.prompts.max_new_tokens
+        cache = 2 * cache_bytes(manifest.grs, tokens, _cache_dtype(bundle))
         reasoning = _reasoning_bytes(manifest.grs, prompt, pixels)
+        if table is not None:  # mapped: only the pages of the rows in use take memory
+            row = manifest.files[table.file].size // table.rows
+            touched = (prompt + manifest.grs.prompts.max_new_tokens) * (row + PAGE_BYTES)
+            reasoning += min(touched, manifest.files[table.file].size)
     return MemoryPlan(
         variants=variants,
         max_frames=frames,
@@ -230,10 +237,16 @@ def longest_prompt(spec: GrsSpec, frames: int, pixels: int) -> int:
     return max(1, min(max(clip, keyframe) + TEXT_TOKENS, room))
 
 
-def cache_bytes(spec: GrsSpec, tokens: int) -> int:
-    """Return the size of the key-value cache, float32 as the graphs take it."""
+def cache_bytes(spec: GrsSpec, tokens: int, dtype: str = "float32") -> int:
+    """Return the size of the key-value cache in the dtype that the decoder takes."""
     d = spec.decoder
-    return 2 * d.num_layers * d.num_kv_heads * d.head_dim * tokens * FLOAT
+    size = 2 if dtype == "float16" else FLOAT
+    return 2 * d.num_layers * d.num_kv_heads * d.head_dim * tokens * size
+
+
+def _cache_dtype(bundle: Bundle) -> str:
+    inputs = bundle.graph("grs/decoder").inputs
+    return next((t.dtype for t in inputs if t.name.startswith("past.")), "float32")
 
 
 def _reasoning_bytes(spec: GrsSpec, prompt: int, pixels: int) -> int:

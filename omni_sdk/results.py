@@ -134,7 +134,11 @@ class MaskTrack:
 
 @dataclass(frozen=True, slots=True)
 class StageTimings:
-    """Wall time of each stage in milliseconds; stages that did not run are 0."""
+    """Wall time of each stage in milliseconds; stages that did not run are 0.
+
+    Stages add up to `total` less what none of them claims. `overlapped` is no part of the sum: decoding that
+    went on beside the tracker (`decode` is then what the tracker had to wait for).
+    """
 
     index: float = 0.0
     decode: float = 0.0
@@ -147,16 +151,18 @@ class StageTimings:
     carry: float = 0.0
     mask: float = 0.0
     total: float = 0.0
+    overlapped: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class BundleInfo:
-    """Which models answered."""
+    """Which models answered, where, and which variants of their graphs."""
 
     name: str
     version: str
     backend: str
     device: str
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +179,8 @@ class Result:
         tracks: by object id.
         timings_ms: per stage.
         bundle: which models.
+        thinking_cut: the reasoner outlasted `GenerationConfig.thinking_budget` and was made to answer, so
+            the answer is a guess.
         source: the source as it was given, so that `save` can draw on it.
     """
 
@@ -185,6 +193,7 @@ class Result:
     tracks: tuple[MaskTrack, ...] = ()
     timings_ms: StageTimings = field(default_factory=StageTimings)
     bundle: BundleInfo | None = None
+    thinking_cut: bool = False
     source: Any = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,6 +202,7 @@ class Result:
 
         value: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
         value |= {k: getattr(self, k) for k in ("query", "thinking", "answer", "status")}
+        value["thinking_cut"] = self.thinking_cut
         value["video"] = to_dict(self.video)
         value["keyframes"] = [_keyframe_dict(k) for k in self.keyframes]
         value["tracks"] = [_track_dict(t) for t in self.tracks]

@@ -66,6 +66,7 @@ class Reasoning:
         num_prompt_tokens: tokens read.
         num_generated_tokens: tokens written.
         timings_ms: "prefill" and "generate".
+        thinking_cut: the model had to be made to answer; see `GenerationConfig.thinking_budget`.
     """
 
     text: str
@@ -75,6 +76,7 @@ class Reasoning:
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
     timings_ms: dict[str, float] = field(default_factory=dict)
+    thinking_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

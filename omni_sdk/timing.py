@@ -45,6 +45,11 @@ class Stopwatch:
         for name, value in milliseconds.items():
             self._ms[name] += value
 
+    def overlap(self, name: str, busy_ms: float, waited_ms: float) -> None:
+        """Add a stage that ran in a thread of its own: what was waited for counts, the rest was free."""
+        self._ms[name] += waited_ms
+        self._ms["overlapped"] += max(0.0, busy_ms - waited_ms)
+
     def timings(self) -> StageTimings:
         """Return the sums so far, with the total since construction."""
         total = (time.perf_counter() - self._started) * 1e3

@@ -99,6 +99,26 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cuda_device() -> str:
+    """A GPU that ONNX Runtime really runs on; without one the test is skipped, or fails where one must be.
+
+    OMNI_REQUIRE_CUDA=1 is for machines with a GPU: there a test that did not run must not look like one that
+    passed.
+    """
+    from omni_sdk.bundle import Bundle, embedded
+    from omni_sdk.engines.onnx import OnnxLoader
+    from omni_sdk.errors import OmniError
+
+    try:
+        OnnxLoader("cuda").load(Bundle.open(embedded("nano") or ""), "grs/embed")
+    except OmniError as e:
+        if os.environ.get("OMNI_REQUIRE_CUDA") == "1":
+            pytest.fail(f"OMNI_REQUIRE_CUDA=1, but there is no working GPU: {e}")
+        pytest.skip("needs a GPU that onnxruntime runs on")
+    return "cuda:0"
+
+
+@pytest.fixture(scope="session")
 def make_model() -> Callable[..., Sam2VideoModel]:
     return random_model
 

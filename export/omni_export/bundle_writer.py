@@ -19,6 +19,7 @@ from omni_sdk.hub import resolve
 from omni_sdk.manifest import SCHEMA_VERSION, Manifest, SourceSpec
 from omni_sdk.parity_gate import GatedLoader
 
+from omni_export.embedding_table import split_embedding
 from omni_export.onnx_export import check_operators, export_graph
 from omni_export.parity import thinker_parity
 from omni_export.placing import check_target, move_into_place
@@ -141,16 +142,20 @@ def _add_thinker(
     )
     shutil.copyfile(checkpoint.tokenizer, directory / "tokenizer.json")
     graphs = {}
-    for plan in thinker_plans(checkpoint.model, checkpoint.spec):
+    plans = thinker_plans(checkpoint.model, checkpoint.spec)
+    plans, spec = split_embedding(plans, checkpoint.model, checkpoint.spec, directory)
+    for plan in plans:
         progress(f"exporting {plan.name}")
         graphs[plan.name] = export_graph(plan, directory, compact=options.compact)
-    files = ("tokenizer.json", *(f for spec in graphs.values() for f in (spec.file, *spec.data)))
+    files = ["tokenizer.json", *(f for g in graphs.values() for f in (g.file, *g.data))]
+    if spec.embedding is not None:
+        files.append(spec.embedding.file)
     source = _with_license(checkpoint.source, options, "grs")
     draft = replace(
         draft,
         sources=draft.sources | {"grs": source},
         graphs=draft.graphs | graphs,
-        grs=checkpoint.spec,
+        grs=spec,
         files=draft.files | {name: file_spec(directory / name) for name in files},
     )
     progress("checking the thinker's parity with transformers")

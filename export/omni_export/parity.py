@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from omni_sdk.bundle import Bundle
 from omni_sdk.config import GenerationConfig
 from omni_sdk.engines.base import Engine, EngineLoader
+from omni_sdk.grs.embedding import open_embedding
 from omni_sdk.grs.mel import chunk_mel, num_audio_tokens
 from omni_sdk.grs.processor import load_tokenizer
 from omni_sdk.grs.thinker import GraphThinker
@@ -37,14 +38,13 @@ def thinker_parity(model: Any, bundle: Bundle, loader: EngineLoader) -> list[Par
         loader: runs them.
     """
     spec = bundle.grs
-    engines = {
-        name: loader.load(bundle, f"grs/{name}") for name in ("vision", "audio", "embed", "decoder")
-    }
+    engines = {name: loader.load(bundle, f"grs/{name}") for name in ("vision", "audio", "decoder")}
+    embedding = open_embedding(loader, bundle)
     with torch.inference_mode():
         rows = [
             _row("grs/vision", _vision_error(model.model.visual, engines["vision"], spec)),
             _row("grs/audio", _audio_error(model.model.audio_tower, engines["audio"], spec)),
-            _row("grs/embed", _embed_error(model, engines["embed"], spec)),
+            _row("grs/embed", _embed_error(model, embedding, spec)),
             _row("grs/decoder", _decoder_error(model, engines["decoder"], spec)),
         ]
     return [*rows, *_token_rows(model, bundle, loader)]

@@ -12,6 +12,7 @@ from omni_sdk.dus.masks import rle_decode
 from omni_sdk.dus.sam2 import Sam2Graphs
 from omni_sdk.dus.tracker import Sam2Tracker
 from omni_sdk.engines.base import Engine, EngineLoader
+from omni_sdk.grs.embedding import open_embedding
 from omni_sdk.manifest import GrsSpec, ParityRow
 from omni_sdk.stages import KeyframePrompt
 
@@ -32,7 +33,7 @@ def token_row(bundle: Bundle, variant: Bundle, name: str, loader: EngineLoader) 
 
     Fed their own, one early difference would count for all that follow.
     """
-    embed = loader.load(bundle, "grs/embed")
+    embed = open_embedding(loader, bundle)
     reference = loader.load(bundle, "grs/decoder")
     other = loader.load(variant, "grs/decoder")
     different = sum(

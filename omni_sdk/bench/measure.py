@@ -12,6 +12,7 @@ from omni_sdk.bench.environment import environment
 from omni_sdk.bench.memory import DeviceSampler, host_memory_mb, reset_host_peak
 from omni_sdk.bench.report import (
     BENCH_SCHEMA_VERSION,
+    NOT_SUMMED,
     BenchReport,
     MemoryReport,
     ModelReport,
@@ -44,7 +45,6 @@ def measure(
     cases: Sequence[Case],
     settings: SettingsReport,
     *,
-    variants: Sequence[str] = (),
     precision: dict[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> BenchReport:
@@ -56,7 +56,6 @@ def measure(
         pipeline: loaded, with both halves.
         cases: at least one.
         settings: how often.
-        variants: of the bundle, for the report.
         precision: by graph, for the report.
         progress: told of each call in a line of text.
 
@@ -74,6 +73,7 @@ def measure(
     config = PipelineConfig(
         sampling=SamplingConfig(num_frames=settings.num_frames, audio=settings.audio),
         on_parse_error="empty",
+        overlap=settings.overlap,
     )
     start_of_all = environment(pipeline.bundle.device)
     loaded = host_memory_mb()
@@ -105,7 +105,7 @@ def measure(
             version=info.version,
             backend=info.backend,
             device=info.device,
-            variants=tuple(variants),
+            variants=info.variants,
             precision=precision or {},
             tracker_image_size=pipeline.tracker.image_size,
         ),
@@ -123,7 +123,7 @@ def measure(
 def _run_report(result: Result, probe: _Probe, started: float) -> RunReport:
     times = result.timings_ms
     stages = {name: getattr(times, name) for name in times.__slots__}
-    claimed = sum(ms for name, ms in stages.items() if name != "total")
+    claimed = sum(ms for name, ms in stages.items() if name not in NOT_SUMMED)
     reasoning = probe.reasoning
     first = 1e3 * (probe.ended - started) - stages["generate"]
     return RunReport(

@@ -18,13 +18,16 @@ from pathlib import Path
 from omni_sdk import schema
 from omni_sdk.errors import DatasetError
 
-BENCH_SCHEMA_VERSION = 1
+BENCH_SCHEMA_VERSION = 2
 STAGES = (
     *("index", "decode", "audio", "prefill", "generate", "ground", "encode", "propagate", "mask"),
     *("carry", "other", "total", "first_token"),
+    "overlapped",
 )
 """Names of `RunReport.stages_ms`. "other" is what no stage claims; "first_token" runs from the call to the
 first token's logits. Every other name is of `omni_sdk.results.StageTimings`."""
+NOT_SUMMED = ("total", "first_token", "overlapped")
+"""Of `STAGES`: all others add up to "total"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +91,16 @@ class SettingsReport:
         runs: timed calls per source.
         audio: whether sound was used.
         num_frames: frames shown to the reasoner; None: the bundle's rule.
+        overlap: whether frames were decoded beside the tracker.
+        memory_budget: as asked for, or None.
     """
 
     warm_up: int
     runs: int
     audio: bool
     num_frames: int | None
+    overlap: bool = True
+    memory_budget: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,7 @@ class ModelReport:
         version: of the bundle.
         backend: "onnx", "tensorrt" or "torch".
         device: "cpu", "cuda:0", ...
-        variants: asked for, e.g. ("int8",).
+        variants: asked for, or chosen for a memory budget, e.g. ("int8",).
         precision: by graph, e.g. {"grs/decoder": "float32"}; empty for a checkpoint.
         tracker_image_size: side in pixels of the tracker's input; None without a tracker.
     """

@@ -23,7 +23,13 @@ def report_text(report: BenchReport) -> str:
         f"memory: {_mb(memory.host_loaded_mb)} once loaded, {_mb(memory.host_peak_mb)} at the peak; "
         f"device {_mb(memory.device_peak_mb)}; energy per call "
         + ("not reported" if memory.energy_joules is None else f"{memory.energy_joules:.1f} J"),
-        f"{report.settings.runs} runs after {report.settings.warm_up} warm-up",
+        f"{report.settings.runs} runs after {report.settings.warm_up} warm-up; "
+        + (
+            "frames decoded beside the tracker"
+            if report.settings.overlap
+            else "frames decoded in turn"
+        )
+        + (f"; memory budget {budget}" if (budget := report.settings.memory_budget) else ""),
     ]
     for video in report.videos:
         lines += ["", _video_text(video)]

@@ -30,6 +30,11 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, help="frames shown to the reasoner")
     parser.add_argument("--no-audio", action="store_true", help="ignore the sound")
     parser.add_argument("--json", type=Path, help="write every run's numbers to this file")
+    parser.add_argument(
+        "--no-overlap",
+        action="store_true",
+        help="decode frames in turn with the tracker, to compare with decoding beside it",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--backend", default="auto", choices=("auto", "onnx", "tensorrt"))
     common.declare_variants(parser)
@@ -57,7 +62,6 @@ def _measure(arguments: argparse.Namespace, name: str, videos: list[str]) -> int
     from omni_sdk.config import SamplingConfig
     from omni_sdk.errors import PromptError
     from omni_sdk.hub import resolve
-    from omni_sdk.pipeline import Pipeline
 
     if arguments.runs < 1 or arguments.warm_up < 0:
         raise PromptError("--runs must be at least 1 and --warm-up at least 0")
@@ -65,23 +69,21 @@ def _measure(arguments: argparse.Namespace, name: str, videos: list[str]) -> int
         SamplingConfig(num_frames=arguments.frames)
     except ValueError as e:
         raise PromptError(f"--frames: {e}") from e
-    variants = tuple(arguments.variant)
-    bundle = Bundle.open(resolve(name)).with_variants(*variants)
-    pipeline = Pipeline.from_pretrained(
-        bundle.directory,
-        device=arguments.device,
-        backend=arguments.backend,
-        variant=variants,
-        skip_parity=arguments.skip_parity,
-    )
+    arguments.bundle = resolve(name)
+    pipeline = common.load_pipeline(arguments)
+    bundle = Bundle.open(arguments.bundle).with_variants(*pipeline.bundle.variants)
     settings = SettingsReport(
-        arguments.warm_up, arguments.runs, not arguments.no_audio, arguments.frames
+        arguments.warm_up,
+        arguments.runs,
+        not arguments.no_audio,
+        arguments.frames,
+        overlap=not arguments.no_overlap,
+        memory_budget=arguments.memory,
     )
     report = measure(
         pipeline,
         [Case(video, arguments.query) for video in videos],
         settings,
-        variants=variants,
         precision=_precision(bundle),
         progress=common.say,
     )

@@ -34,15 +34,10 @@ def declare_model(parser: argparse.ArgumentParser) -> None:
         "--tracker", default=None, help="with --backend torch: the tracker's checkpoint"
     )
     declare_variants(parser)
-    parser.add_argument(
-        "--memory",
-        metavar="SIZE",
-        help="fit this much memory ('8GB', 'auto'): chooses variants, frames and pixels, and says so",
-    )
 
 
 def declare_variants(parser: argparse.ArgumentParser) -> None:
-    """Add the option that chooses variants of a bundle's graphs."""
+    """Add the options that choose variants of a bundle's graphs, by name or by the memory they take."""
     parser.add_argument(
         "--variant",
         action="append",
@@ -54,6 +49,11 @@ def declare_variants(parser: argparse.ArgumentParser) -> None:
         "--skip-parity",
         action="store_true",
         help="use graphs that compute something else on this machine (answers may be wrong)",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="fit this much memory ('8GB', 'auto'): chooses variants, frames and pixels, and says so",
     )
 
 
@@ -100,30 +100,42 @@ def read_limits(arguments: argparse.Namespace) -> MediaLimits:
 
 def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
     """Load the chosen models."""
-    from omni_sdk.errors import MemoryBudgetError
     from omni_sdk.pipeline import Pipeline
 
-    if arguments.memory not in (None, "auto"):
-        from omni_sdk.planner import parse_bytes
-
-        try:
-            parse_bytes(arguments.memory)
-        except ValueError as e:
-            raise MemoryBudgetError(f"--memory: {e}") from e
-    if arguments.memory is not None:
-        loading = logging.getLogger("omni_sdk.loading")
-        loading.addHandler(logging.StreamHandler())
-        loading.setLevel(logging.INFO)
     return Pipeline.from_pretrained(
         arguments.bundle,
         device=arguments.device,
         backend=arguments.backend,
-        tracker=arguments.tracker,
+        tracker=getattr(arguments, "tracker", None),
         limits=read_limits(arguments) if hasattr(arguments, "limit") else None,
         variant=arguments.variant,
         skip_parity=arguments.skip_parity,
-        memory_budget=arguments.memory,
+        memory_budget=read_memory(arguments),
     )
+
+
+def read_memory(arguments: argparse.Namespace) -> str | None:
+    """Return the memory budget as text, checked; let the plan that follows from it be printed.
+
+    Raises:
+        MemoryBudgetError: no size.
+    """
+    from omni_sdk.errors import MemoryBudgetError
+
+    budget: str | None = arguments.memory
+    if budget is None:
+        return None
+    if budget != "auto":
+        from omni_sdk.planner import parse_bytes
+
+        try:
+            parse_bytes(budget)
+        except ValueError as e:
+            raise MemoryBudgetError(f"--memory: {e}") from e
+    loading = logging.getLogger("omni_sdk.loading")
+    loading.addHandler(logging.StreamHandler())
+    loading.setLevel(logging.INFO)
+    return budget
 
 
 def say(message: str) -> None:

@@ -52,6 +52,9 @@ def _bundle(target: str) -> str:
         )
         for name, graph in sorted(manifest.graphs.items())
     ]
+    if manifest.grs is not None and (table := manifest.grs.embedding) is not None:
+        held = f"{table.rows} rows of {table.dtype}, mapped into memory"
+        rows.append((table.file, f"{manifest.files[table.file].size / 1e6:.2f} MB", held))
     lines += ["", common.table(("graph", "size", "inputs"), rows)]
     if manifest.parity:
         parity = [

@@ -25,6 +25,12 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, help="frames shown to the reasoner")
     parser.add_argument("--no-audio", action="store_true", help="ignore the sound")
     parser.add_argument("--keyframes", type=int, default=4, help="keyframes that are grounded")
+    parser.add_argument(
+        "--thinking-budget",
+        type=int,
+        metavar="TOKENS",
+        help="thinking tokens after which an answer is asked for (default: three quarters of all)",
+    )
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -51,7 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         config = PipelineConfig(
             sampling=SamplingConfig(num_frames=arguments.frames, audio=not arguments.no_audio),
-            generation=GenerationConfig(temperature=arguments.temperature, seed=arguments.seed),
+            generation=GenerationConfig(
+                temperature=arguments.temperature,
+                seed=arguments.seed,
+                thinking_budget=arguments.thinking_budget,
+            ),
             tracking=TrackingConfig(max_keyframes=arguments.keyframes),
             on_parse_error="raise" if arguments.strict else "empty",
         )
@@ -81,7 +91,8 @@ def summary(result: Result) -> str:
         + (f", {video.missing_frames} frames missing" if video.missing_frames else "")
         + (f", {video.corrupt_frames} frames damaged" if video.corrupt_frames else ""),
         f"query:    {result.query}",
-        f"thinking: {result.thinking.strip() or '-'}",
+        f"thinking: {result.thinking.strip() or '-'}"
+        + (" (cut short: the answer is a guess)" if result.thinking_cut else ""),
         f"answer:   {result.answer.strip() or '-'}",
         f"status:   {result.status}",
     ]
@@ -97,7 +108,9 @@ def summary(result: Result) -> str:
         lines.append(
             f"track #{t.object_id}: {t.label}, visible in {int((t.scores > 0).sum())} of {len(t)} frames"
         )
-    parts = {name: getattr(times, name) for name in times.__slots__ if name != "total"}
+    parts = {n: getattr(times, n) for n in times.__slots__ if n not in ("total", "overlapped")}
     shown = ", ".join(f"{name} {ms:.0f}" for name, ms in parts.items() if ms >= 0.5)
+    if times.overlapped >= 0.5:
+        shown += f"; {times.overlapped:.0f} ms of decoding went on beside them"
     lines.append(f"time:     {times.total:.0f} ms ({shown})")
     return "\n".join(lines)

@@ -65,6 +65,13 @@ class Device:
         return int(self._stream.value or 0)
 
     @property
+    def cuda_version(self) -> tuple[int, int]:
+        """Newest CUDA that the driver runs, e.g. (13, 0)."""
+        value = ctypes.c_int()
+        self._call("cuDriverGetVersion", ctypes.byref(value))
+        return value.value // 1000, value.value % 1000 // 10
+
+    @property
     def compute_capability(self) -> str:
         """E.g. "8.7" (Jetson Orin)."""
         parts = []
@@ -154,10 +161,17 @@ class DeviceBuffer:
 
 
 class BufferPool:
-    """One buffer per name that only grows."""
+    """One buffer per name that only grows.
 
-    def __init__(self, device: Device) -> None:
+    Args:
+        device: of the buffers.
+        spare: a buffer that has to grow gets this share more than asked for, so that what grows by a little
+            on every call is not allocated on every call.
+    """
+
+    def __init__(self, device: Device, spare: float = 0.0) -> None:
         self._device = device
+        self._spare = spare
         self._buffers: dict[str, DeviceBuffer] = {}
 
     def get(self, name: str, num_bytes: int) -> DeviceBuffer:
@@ -166,5 +180,6 @@ class BufferPool:
         if buffer is None or buffer.num_bytes < num_bytes:
             self._buffers.pop(name, None)
             del buffer  # freed before the larger one is asked for
-            buffer = self._buffers[name] = self._device.allocate(num_bytes)
+            room = num_bytes + int(self._spare * num_bytes)
+            buffer = self._buffers[name] = self._device.allocate(room)
         return buffer

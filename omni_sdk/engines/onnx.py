@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +14,19 @@ from numpy.typing import NDArray
 
 from omni_sdk.engines.graph_check import check_graph
 from omni_sdk.engines.inputs import check_inputs
+from omni_sdk.engines.onnx_binding import FixedBuffers, OnnxLinks
+from omni_sdk.engines.onnx_options import (
+    CUDA,
+    TENSORRT,
+    Providers,
+    device_of,
+    graph_providers,
+    provider_list,
+    without_capture,
+)
 from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
 from omni_sdk.manifest import GraphSpec, TensorSpec
+from omni_sdk.parity_gate import cache_directory
 
 try:
     import onnxruntime as ort
@@ -37,8 +51,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 # onnxruntime has no common base for what it raises; shape errors come as any of these.
 _ORT_ERRORS = (
     EPFail,
@@ -51,6 +63,12 @@ _ORT_ERRORS = (
     RuntimeException,
     RuntimeError,
     ValueError,
+)
+_MEMORY_SIGNS = (
+    "out of memory",
+    "failed to allocate memory",
+    "cuda_error_out_of_memory",
+    "bfcarena",
 )
 _DTYPES = {
     "tensor(float)": "float32",
@@ -76,13 +94,16 @@ class OnnxEngine:
         session: an open session.
         name: the graph's name, for messages.
         spec: its entry in the manifest.
+        captured: the graph has fixed shapes and runs as a CUDA graph.
     """
 
-    def __init__(self, session: Any, name: str, spec: GraphSpec) -> None:
+    def __init__(self, session: Any, name: str, spec: GraphSpec, *, captured: bool = False) -> None:
         self._session = session
         self._name = name
+        self._spec = spec
         self._inputs = {t.name: t for t in spec.inputs}
         self._outputs = [t.name for t in spec.outputs]
+        self._fixed = FixedBuffers(self) if captured else None
 
     @property
     def session(self) -> Any:
@@ -95,6 +116,16 @@ class OnnxEngine:
         return self._name
 
     @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs' entries in the manifest."""
+        return self._spec.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs' entries in the manifest."""
+        return self._spec.outputs
+
+    @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in order."""
         return self._outputs
@@ -102,14 +133,29 @@ class OnnxEngine:
     def output_device(self) -> tuple[str, int]:
         """Return onnxruntime's name and index of the device that the session's first provider uses."""
         provider = self._session.get_providers()[0]
-        if provider not in (CUDA, "TensorrtExecutionProvider"):
+        if provider not in (CUDA, TENSORRT):
             return ("cpu", 0)
         options = self._session.get_provider_options().get(provider, {})
         return ("cuda", int(options.get("device_id", 0)))
 
-    def linked(self, links: Mapping[str, str], first: Mapping[str, NDArray[Any]]) -> _OnnxLinks:
+    def linked(self, links: Mapping[str, str], first: Mapping[str, NDArray[Any]]) -> OnnxLinks:
         """Start a row of calls; see `omni_sdk.engines.linked.start_linked`."""
-        return _OnnxLinks(self, links, first)
+        return OnnxLinks(self, links, first)
+
+    def allocate(self, spec: TensorSpec) -> Any:
+        """Return an OrtValue for a tensor of fixed shape, where the session runs."""
+        shape, device = list(spec.axes), self.output_device()
+        return ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(spec.dtype), *device)
+
+    @contextlib.contextmanager
+    def failures(self, inputs: Mapping[str, NDArray[Any]]) -> Iterator[None]:
+        """Turn what onnxruntime raises within into an EngineError that names the inputs' shapes."""
+        try:
+            yield
+        except _ORT_ERRORS as e:
+            shapes = {name: value.shape for name, value in inputs.items()}
+            message = f"{self._name}: onnxruntime failed on {shapes}: {e}"
+            raise EngineError(message + _memory_advice(str(e))) from e
 
     def check(self, inputs: Mapping[str, NDArray[Any]], held: Collection[str]) -> None:
         """Hold inputs against the manifest; `held` are inputs that the engine holds itself.
@@ -121,53 +167,12 @@ class OnnxEngine:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph once; see `omni_sdk.engines.base.Engine.run`."""
+        if self._fixed is not None:
+            return self._fixed.run(inputs)
         check_inputs(self._name, self._inputs, inputs)
-        try:
+        with self.failures(inputs):
             outputs = self._session.run(self._outputs, dict(inputs))
-        except _ORT_ERRORS as e:
-            shapes = {name: value.shape for name, value in inputs.items()}
-            raise EngineError(f"{self._name}: onnxruntime failed on {shapes}: {e}") from e
         return dict(zip(self._outputs, outputs, strict=True))
-
-
-class _OnnxLinks:
-    """Calls in a row with linked tensors held where the session runs (see `omni_sdk.engines.linked`).
-
-    I/O binding: linked outputs are allocated by the session's provider on its device and bound as inputs of
-    the next call, so that a key-value cache is not copied to the host and back on every step.
-    """
-
-    def __init__(
-        self, engine: OnnxEngine, links: Mapping[str, str], first: Mapping[str, NDArray[Any]]
-    ) -> None:
-        self._engine = engine
-        self._links = dict(links)
-        self._first: dict[str, NDArray[Any]] | None = dict(first)
-        self._held: dict[str, Any] = {}
-        self._device = engine.output_device()
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run the graph once; see `omni_sdk.engines.linked.LinkedRun.run`."""
-        engine, session = self._engine, self._engine.session
-        first = self._first or {}
-        engine.check({**inputs, **first}, held=self._held.keys())
-        binding = session.io_binding()
-        try:
-            for name, value in {**inputs, **first}.items():
-                binding.bind_cpu_input(name, np.ascontiguousarray(value))
-            for name, value in self._held.items():
-                binding.bind_ortvalue_input(name, value)
-            for name in engine.output_names:
-                device = self._device if name in self._links else ("cpu", 0)
-                binding.bind_output(name, *device)
-            session.run_with_iobinding(binding)
-        except _ORT_ERRORS as e:
-            shapes = {name: value.shape for name, value in inputs.items()}
-            raise EngineError(f"{engine.name}: onnxruntime failed on {shapes}: {e}") from e
-        found = dict(zip(engine.output_names, binding.get_outputs(), strict=True))
-        self._held = {target: found.pop(source) for source, target in self._links.items()}
-        self._first = None
-        return {name: value.numpy() for name, value in found.items()}
 
 
 class OnnxLoader:
@@ -176,7 +181,10 @@ class OnnxLoader:
     Args:
         device: "cpu", "cuda", "cuda:1", or "auto" (CUDA where onnxruntime offers it, else the CPU).
         providers: onnxruntime's execution providers by their own names, or (name, options) pairs, most
-            wanted first, in place of what `device` implies; "CPUExecutionProvider" is added last.
+            wanted first, in place of what `device` implies; "CPUExecutionProvider" is added last. Options
+            are filled in per graph, see `omni_sdk.engines.onnx_options`: name "TensorrtExecutionProvider"
+            alone for engines with our shape ranges and a cache, ("CUDAExecutionProvider",
+            {"enable_cuda_graph": "1"}) for CUDA graphs where shapes allow.
         threads: threads of one operator; None: onnxruntime decides.
 
     Raises:
@@ -211,10 +219,15 @@ class OnnxLoader:
                 f"onnxruntime has no {missing[0]} here, only {available}; for NVIDIA GPUs install "
                 "'omni-sdk[onnx-gpu]' in place of 'omni-sdk[onnx]', or use device='cpu'"
             )
-        self._providers = [*providers] if CPU in names else [*providers, CPU]
-        self._first = [*names, CPU][0]
-        self.device = f"cuda:{index or 0}" if CUDA in names else "cpu"
+        self._providers = provider_list(providers, available)
+        self._first = self._providers[0][0]
+        self.device = device_of(self._providers)
         self._threads = threads
+
+    @property
+    def configuration(self) -> str:
+        """What besides graph, device and versions decides about numbers: the providers and options."""
+        return json.dumps(self._providers, default=str)
 
     def load(self, bundle: Bundle, graph: str) -> OnnxEngine:
         """Open a graph; see `omni_sdk.engines.base.EngineLoader.load`.
@@ -235,11 +248,19 @@ class OnnxLoader:
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
             options.inter_op_num_threads = 1
+        model = str(path) if spec.data else content
+        providers, captured = graph_providers(self._providers, bundle, graph, engine_directory())
         try:
-            model = str(path) if spec.data else content
-            session = ort.InferenceSession(model, options, providers=self._providers)
+            session = _open(model, options, providers)
         except _ORT_ERRORS as e:
-            raise EngineError(f"{graph}: onnxruntime refuses {path}: {e}") from e
+            if not captured:
+                raise _refusal(graph, path, e) from e
+            logger.warning("%s: not captured as a CUDA graph: %s", graph, e)
+            captured = False
+            try:
+                session = _open(model, options, without_capture(providers))
+            except _ORT_ERRORS as again:
+                raise _refusal(graph, path, again) from again
         _check_signature(session.get_inputs(), spec.inputs, graph, "inputs")
         _check_signature(session.get_outputs(), spec.outputs, graph, "outputs")
         # onnxruntime falls back silently, e.g. where the CUDA libraries do not load.
@@ -248,10 +269,52 @@ class OnnxLoader:
                 session.get_providers()
             )
             if not self._may_fall_back:
-                raise EngineError(f"{message}; check the driver, or use device='cpu'")
+                raise EngineError(f"{message}; {_driver_advice(self.device)}, or use device='cpu'")
             logger.warning("%s", message)
             self.device = "cpu"
-        return OnnxEngine(session, graph, spec)
+            captured = False
+        return OnnxEngine(session, graph, spec, captured=captured)
+
+
+def engine_directory() -> Path:
+    """Return the directory of engines that TensorRT's execution provider builds."""
+    return cache_directory() / "ort-tensorrt"
+
+
+def _open(model: str | bytes, options: Any, providers: Providers) -> Any:
+    return ort.InferenceSession(
+        model,
+        options,
+        providers=[p for p, _ in providers],
+        provider_options=[o for _, o in providers],
+    )
+
+
+def _refusal(graph: str, path: Path, error: Exception) -> EngineError:
+    text = f"{graph}: onnxruntime refuses {path}: {error}"
+    return EngineError(text + _memory_advice(str(error)))
+
+
+def _memory_advice(text: str) -> str:
+    """Return what to do where onnxruntime's message tells of missing memory."""
+    if not any(sign in text.lower() for sign in _MEMORY_SIGNS):
+        return ""
+    return (
+        "; the device has too little free memory: pass memory_budget='auto', or choose a smaller "
+        "variant, fewer frames or fewer objects"
+    )
+
+
+def _driver_advice(device: str) -> str:
+    """Return what is known of the driver, and what onnxruntime needs of it."""
+    from omni_sdk.devices import nvidia_device
+
+    driver = nvidia_device(device).get("driver_version")
+    found = f"driver {driver} is installed" if driver else "no NVIDIA driver answers nvidia-smi"
+    return (
+        f"{found}; the driver may be older than the CUDA that this onnxruntime was built for, or CUDA's "
+        "and cuDNN's libraries may be missing (pip install 'onnxruntime-gpu[cuda,cudnn]')"
+    )
 
 
 def _check_signature(

@@ -128,6 +128,22 @@ def differences(wanted: PlanKey, found: PlanKey) -> list[str]:
     return lines
 
 
+def private_directory(directory: Path) -> None:
+    """Make a directory for native code, or check one.
+
+    Raises:
+        EngineError: it belongs to somebody else, or others may write to it.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    status = directory.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise EngineError(
+            f"{directory}: plans are native code; expected a directory of this user that nobody "
+            f"else can write to, found owner {status.st_uid}, mode {status.st_mode & 0o777:o}; "
+            f"run: chmod 700 {directory}"
+        )
+
+
 class PlanCache:
     """A directory of plans with a size cap; the least recently used go first.
 
@@ -142,14 +158,7 @@ class PlanCache:
     def __init__(self, directory: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self.directory = directory
         self._max_bytes = max_bytes
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = directory.stat()
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise EngineError(
-                f"{directory}: plans are native code; expected a directory of this user that nobody "
-                f"else can write to, found owner {status.st_uid}, mode {status.st_mode & 0o777:o}; "
-                f"run: chmod 700 {directory}"
-            )
+        private_directory(directory)
 
     def find(self, key: PlanKey) -> bytes | None:
         """Return a plan's bytes, checked against its record, or None.

@@ -13,6 +13,8 @@ Status: not run (no TensorRT where this was written). Calls are those of NVIDIA'
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +47,35 @@ def load_library() -> types.ModuleType:
             f"TensorRT {tensorrt.__version__} is installed, this omni-sdk knows {OLDEST}.x to {NEWEST}.x"
         )
     return tensorrt  # type: ignore[no-any-return]
+
+
+def check_driver(trt: Any, cuda_version: tuple[int, int], built_for: int | None) -> None:
+    """Refuse a driver that is older than the CUDA that TensorRT was built for.
+
+    Args:
+        trt: the library.
+        cuda_version: newest CUDA that the driver runs.
+        built_for: major version of CUDA; None: not known (JetPack's own packages, which fit its driver).
+
+    Raises:
+        EngineError: the driver is too old; within a major version every driver does.
+    """
+    if built_for is not None and cuda_version[0] < built_for:
+        raise EngineError(
+            f"the NVIDIA driver runs CUDA up to {cuda_version[0]}.{cuda_version[1]}, TensorRT "
+            f"{trt.__version__} here needs {built_for}.0 or newer: update the driver, or install "
+            f"tensorrt-cu{cuda_version[0]}"
+        )
+
+
+def built_for_cuda() -> int | None:
+    """Return the major version of CUDA that the installed TensorRT wheels are for, by their name."""
+    for major in (13, 12, 11):
+        for name in (f"tensorrt-cu{major}", f"tensorrt-cu{major}-bindings"):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                importlib.metadata.version(name)
+                return major
+    return None
 
 
 def major_version(version: str) -> int:

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
+from omni_sdk.grs.parser import awaits_answer
 from omni_sdk.grs.request import Completion
+
+CLOSE_THOUGHT = "</think><answer>"
+"""What is put into a thought's mouth that outlasts its budget: the grammar's way from thought to answer."""
 
 
 class CompletionBuilder:
@@ -18,10 +22,19 @@ class CompletionBuilder:
         eos: ids that end a completion.
         stop: texts that end a completion.
         max_new_tokens: bound on tokens, at least 1.
+        thinking_budget: tokens after which `CLOSE_THOUGHT` is forced if no answer has begun; None: never.
+        moments: see `awaits_answer`.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, eos: Sequence[int], stop: Sequence[str], max_new_tokens: int
+        self,
+        tokenizer: Tokenizer,
+        eos: Sequence[int],
+        stop: Sequence[str],
+        max_new_tokens: int,
+        *,
+        thinking_budget: int | None = None,
+        moments: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._eos = frozenset(eos)
@@ -29,8 +42,24 @@ class CompletionBuilder:
         self._max_new_tokens = max_new_tokens
         self._ids: list[int] = []
         self._cut: int | None = None
+        self._thinking_budget = thinking_budget
+        self._moments = moments
+        self._thinking_cut = False
+        self._forced: list[int] = []
         self.finish: str | None = None
         """"eos", "stop" or "length" once the row has ended."""
+
+    def forced(self) -> int | None:
+        """Return the token that has to come next, or None where the model is free to choose."""
+        if self.finish is not None:
+            return None
+        spent = self._thinking_budget is not None and len(self._ids) >= self._thinking_budget
+        if spent and awaits_answer(self._decode(self._ids), moments=self._moments):
+            self._thinking_budget = None  # once is enough
+            self._thinking_cut = True
+            encoding = self._tokenizer.encode(CLOSE_THOUGHT, add_special_tokens=False)
+            self._forced = encoding.ids[::-1]
+        return self._forced.pop() if self._forced else None
 
     def add(self, token: int) -> bool:
         """Take the next token; return whether the row has ended. Ended rows ignore tokens."""
@@ -62,6 +91,7 @@ class CompletionBuilder:
             finish=self.finish or "length",
             prefill_ms=prefill_ms,
             generate_ms=generate_ms,
+            thinking_cut=self._thinking_cut,
         )
 
     def _decode(self, ids: list[int]) -> str:

@@ -27,6 +27,7 @@ _THINK = re.compile(r"<think>", re.IGNORECASE)
 _THINK_END = re.compile(r"</think>", re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>", re.IGNORECASE)
 _ANSWER_END = re.compile(r"</answer>", re.IGNORECASE)
+_MOMENT = re.compile(r"\bstart(?:_time)?[\"']?\s*:", re.IGNORECASE)
 _SECONDS = r"[0-9]{1,9}(?:[.,][0-9]{0,9})?|[.,][0-9]{1,9}"
 _CLOCK = re.compile(rf"([-+]?)(?:(?:([0-9]{{1,6}}):)?([0-9]{{1,6}}):)?({_SECONDS})")
 _UNIT = re.compile(r"\s*(?:s|sec|secs|second|seconds)\.?$", re.IGNORECASE)
@@ -73,6 +74,19 @@ def split_answer(text: str) -> tuple[str, str]:
     first = think.end() if think and (not think_end or think.end() <= think_end.start()) else 0
     last = think_end or opening
     return text[first : max(first, last.start()) if last else len(text)].strip(), answer.strip()
+
+
+def awaits_answer(text: str, *, moments: bool) -> bool:
+    """Return whether a completion so far is still thinking.
+
+    Args:
+        text: the completion's beginning.
+        moments: the answer is to be a list of moments, so text without any tag that does not hold one yet
+            is thinking, too; otherwise it may be the answer.
+    """
+    if _ANSWER.search(text) or _THINK_END.search(text):
+        return False
+    return bool(_THINK.search(text)) or (moments and not _MOMENT.search(text))
 
 
 def parse_answer(text: str, duration_seconds: float) -> ParsedAnswer:

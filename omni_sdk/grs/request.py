@@ -45,6 +45,7 @@ class ThinkerRequest:
         vision: images and videos in the order of their placeholders.
         mel: log-mel of each sound in order, (num_mel_bins, L) float32 with L mel frames.
         audio_in_video: the sound's tokens are interleaved with the video's.
+        moments: the answer is to be a list of moments inside <answer>; see `awaits_answer`.
     """
 
     input_ids: NDArray[np.int64]
@@ -52,6 +53,7 @@ class ThinkerRequest:
     vision: tuple[VisionInput, ...] = ()
     mel: tuple[NDArray[np.float32], ...] = ()
     audio_in_video: bool = False
+    moments: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Completion:
         finish: "eos", "stop" or "length".
         prefill_ms: wall time until the first token's logits (shared by a batch).
         generate_ms: wall time of all further steps (shared by a batch).
+        thinking_cut: the thought was closed by `GenerationConfig.thinking_budget`; the tokens that did so
+            are among `token_ids`.
     """
 
     token_ids: NDArray[np.int64]
@@ -71,6 +75,7 @@ class Completion:
     finish: str
     prefill_ms: float = 0.0
     generate_ms: float = 0.0
+    thinking_cut: bool = False
 
 
 class Thinker(Protocol):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from omni_sdk.engines.linked import start_linked
 from omni_sdk.errors import QueryError
 from omni_sdk.grs.completion import CompletionBuilder
+from omni_sdk.grs.embedding import open_embedding
 from omni_sdk.grs.mel import chunk_mel
 from omni_sdk.grs.processor import load_tokenizer
 from omni_sdk.grs.request import Completion, ThinkerRequest, VisionInput
@@ -52,12 +53,16 @@ class GraphThinker:
         self._tokenizer = load_tokenizer(bundle.path("tokenizer.json"))
         self._vision = loader.load(bundle, "grs/vision")
         self._audio = loader.load(bundle, "grs/audio")
-        self._embed = loader.load(bundle, "grs/embed")
+        self._embed = open_embedding(loader, bundle)
         self._decoder = loader.load(bundle, "grs/decoder")
         names = [
             f"{i}.{part}" for i in range(self.spec.decoder.num_layers) for part in ("key", "value")
         ]
         self._cache_links = {f"present.{name}": f"past.{name}" for name in names}
+        dtypes = {t.name: t.dtype for t in bundle.graph("grs/decoder").inputs}
+        self._cache_dtypes = {
+            past: dtypes.get(past, "float32") for past in self._cache_links.values()
+        }
 
     def generate(
         self, requests: Sequence[ThinkerRequest], config: GenerationConfig
@@ -85,14 +90,21 @@ class GraphThinker:
         tokens = self.spec.tokens
         samplers = [TokenSampler(config, tokens.suppress) for _ in requests]
         rows = [
-            CompletionBuilder(self._tokenizer, tokens.eos, config.stop, config.max_new_tokens)
-            for _ in requests
+            CompletionBuilder(
+                self._tokenizer,
+                tokens.eos,
+                config.stop,
+                config.max_new_tokens,
+                thinking_budget=config.thinking_budget,
+                moments=request.moments,
+            )
+            for request in requests
         ]
         mask = inputs["attention_mask"]
         position = inputs["position_ids"].max(axis=(0, 2)) + 1
         while True:
             chosen = [
-                tokens.pad if row.finish else sampler(scores)
+                tokens.pad if row.finish else next_token(row, sampler, scores)
                 for row, sampler, scores in zip(rows, samplers, logits, strict=True)
             ]
             ended = [row.add(token) for row, token in zip(rows, chosen, strict=True)]
@@ -116,8 +128,8 @@ class GraphThinker:
     def _empty_cache(self, batch: int) -> dict[str, NDArray[Any]]:
         """Return the decoder's key-value inputs for a prompt: of length 0."""
         decoder = self.spec.decoder
-        empty = np.zeros((batch, decoder.num_kv_heads, 0, decoder.head_dim), np.float32)
-        return dict.fromkeys(self._cache_links.values(), empty)
+        shape = (batch, decoder.num_kv_heads, 0, decoder.head_dim)
+        return {name: np.zeros(shape, dtype) for name, dtype in self._cache_dtypes.items()}
 
     def _prompt(self, requests: Sequence[ThinkerRequest]) -> dict[str, NDArray[Any]]:
         """Embed and left-pad the prompts; return the decoder's inputs for prefill, the cache excluded."""
@@ -198,6 +210,12 @@ class GraphThinker:
             part.reshape(-1, embeds.shape[-1])[:n]
             for part, n in zip(parts, num_tokens, strict=True)
         ]
+
+
+def next_token(row: CompletionBuilder, sampler: TokenSampler, scores: NDArray[np.float32]) -> int:
+    """Return the token that a row has to take, else the one that its sampler chooses."""
+    forced = row.forced()
+    return sampler(scores) if forced is None else forced
 
 
 def check_positions(request: ThinkerRequest, max_new_tokens: int, max_positions: int) -> None:

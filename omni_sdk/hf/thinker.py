@@ -22,7 +22,7 @@ from omni_sdk.grs.completion import CompletionBuilder
 from omni_sdk.grs.processor import load_tokenizer
 from omni_sdk.grs.request import Completion, ThinkerRequest
 from omni_sdk.grs.sampling import TokenSampler
-from omni_sdk.grs.thinker import check_positions
+from omni_sdk.grs.thinker import check_positions, next_token
 from omni_sdk.hf.checkpoint import load_thinker
 from omni_sdk.manifest import GrsSpec
 
@@ -129,10 +129,17 @@ class HfThinker:
     ) -> list[Completion]:
         tokens = self.spec.tokens
         rows = [
-            CompletionBuilder(self._tokenizer, tokens.eos, config.stop, max_new_tokens)
-            for _ in requests
+            CompletionBuilder(
+                self._tokenizer,
+                tokens.eos,
+                config.stop,
+                max_new_tokens,
+                thinking_budget=config.thinking_budget,
+                moments=request.moments,
+            )
+            for request in requests
         ]
-        hook = _Sampling(config, tokens.suppress, len(rows))
+        hook = _Sampling(config, tokens.suppress, rows)
         options = HfGenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -155,25 +162,28 @@ class HfThinker:
 
 
 class _Sampling(LogitsProcessor):  # type: ignore[misc]
-    """Notes when the first logits come; where a temperature is set, leaves only our sampler's choice.
+    """Notes when the first logits come; leaves only our choice where a token is forced or drawn.
 
     Drawing with the SDK's sampler gives the same tokens for a seed on every backend.
     """
 
-    def __init__(self, config: GenerationConfig, suppress: Sequence[int], batch: int) -> None:
+    def __init__(
+        self, config: GenerationConfig, suppress: Sequence[int], rows: Sequence[CompletionBuilder]
+    ) -> None:
         self.first_seconds = 0.0
-        self._samplers = (
-            [TokenSampler(config, suppress) for _ in range(batch)] if config.temperature else []
-        )
+        self._rows = rows
+        self._samplers = [TokenSampler(config, suppress) for _ in rows]
+        self._chooses = config.temperature > 0 or config.thinking_budget is not None
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         self.first_seconds = self.first_seconds or time.perf_counter()
-        if not self._samplers:
+        if not self._chooses:
             return scores
         logits = scores.float().cpu().numpy()
         only = torch.full_like(scores, -torch.inf)
-        for i, (sampler, row) in enumerate(zip(self._samplers, logits, strict=True)):
-            only[i, sampler(row)] = 0.0
+        for i, (row, sampler) in enumerate(zip(self._rows, self._samplers, strict=True)):
+            token = 0 if row.finish else next_token(row, sampler, logits[i])
+            only[i, token] = 0.0
         return only
 
 

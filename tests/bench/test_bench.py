@@ -12,7 +12,14 @@ from omni_sdk.bench.compare import compare, verdict
 from omni_sdk.bench.environment import environment
 from omni_sdk.bench.measure import Case, measure
 from omni_sdk.bench.memory import DeviceSampler, host_memory_mb, reset_host_peak
-from omni_sdk.bench.report import STAGES, SettingsReport, quantiles, read_report, write_report
+from omni_sdk.bench.report import (
+    NOT_SUMMED,
+    STAGES,
+    SettingsReport,
+    quantiles,
+    read_report,
+    write_report,
+)
 from omni_sdk.bench.tables import comparison_text, report_text
 from omni_sdk.cli import main
 from omni_sdk.devices import free_device_bytes, nvidia_device, tool_output
@@ -26,7 +33,7 @@ def test_stages_add_up(report, pipeline):
     for run in video.runs:
         assert set(run.stages_ms) == set(STAGES)
         ms = run.stages_ms
-        parts = sum(v for k, v in ms.items() if k not in ("total", "first_token"))
+        parts = sum(v for k, v in ms.items() if k not in NOT_SUMMED)
         assert parts == pytest.approx(ms["total"])
         assert min(ms.values()) >= 0
         # the first token needs everything up to and with the prefill, and nothing after it
@@ -208,6 +215,15 @@ def test_command_line(clip, tmp_path, capsys):
     assert "not decided" in capsys.readouterr().out
     for wrong in (["bench", "compare", "a"], ["bench", "nano"], ["bench", "nano", str(path)]):
         assert main(wrong) == 1
+    assert main([*arguments, "--no-overlap", "--memory", "2GB", "--json", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "memory plan" in said.err
+    assert "frames decoded in turn" in said.out
+    report = read_report(out)
+    assert (report.settings.overlap, report.settings.memory_budget) == (False, "2GB")
+    assert report.videos[0].runs[0].stages_ms["overlapped"] == 0.0
+    assert main([*arguments, "--memory", "1KB"]) == 1
+    assert main([*arguments, "--memory", "much"]) == 1
     assert main([*arguments, "--frames", "0"]) == 1
     assert main([*arguments, "--variant", "none"]) == 1
     assert "has no variant 'none'" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import gc
 import json
 import os
 import subprocess
@@ -22,12 +23,14 @@ from omni_sdk import schema
 from omni_sdk.bundle import Bundle, embedded
 from omni_sdk.engines import tensorrt_api
 from omni_sdk.engines.cuda import BufferPool, Device
+from omni_sdk.engines.linked import _NumpyLinks, start_linked
 from omni_sdk.engines.plans import BuildFlags, PlanCache, differences, plan_key
 from omni_sdk.engines.profiles import Profile, ShapeLimits, graph_profiles, prompt_tokens
 from omni_sdk.engines.select import open_loader
-from omni_sdk.engines.tensorrt import TensorRTLoader
+from omni_sdk.engines.tensorrt import TensorRTEngine, TensorRTLinks, TensorRTLoader
 from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
 from omni_sdk.golden import golden_inputs
+from omni_sdk.manifest import GraphSpec, TensorSpec
 
 GRAPHS = sorted(Bundle.open(embedded("nano")).manifest.graphs)
 
@@ -317,6 +320,7 @@ class FakeDriver:
 
     def __init__(self, fail=None, free=1 << 30):
         self.fail, self.free, self.calls, self.memory = fail, free, [], {}
+        self.version, self.downloaded, self.uploaded, self.allocations = 13000, [], [], 0
 
     def __getattr__(self, name):
         def call(*arguments):
@@ -336,6 +340,10 @@ class FakeDriver:
         self._set(out, {75: 8, 76: 7}[code.value])
         return 0
 
+    def do_cuDriverGetVersion(self, out):
+        self._set(out, self.version)
+        return 0
+
     def do_cuMemGetInfo_v2(self, free, total):
         self._set(free, self.free)
         return 0
@@ -345,6 +353,7 @@ class FakeDriver:
         return 0
 
     def do_cuMemAlloc_v2(self, out, size):
+        self.allocations += 1
         block = ctypes.create_string_buffer(size.value)
         self.memory[ctypes.addressof(block)] = block
         self._set(out, ctypes.addressof(block))
@@ -355,10 +364,12 @@ class FakeDriver:
         return 0
 
     def do_cuMemcpyHtoDAsync_v2(self, target, source, size, _):
+        self.uploaded.append(size.value)
         ctypes.memmove(target.value, source.value, size.value)
         return 0
 
     def do_cuMemcpyDtoHAsync_v2(self, target, source, size, _):
+        self.downloaded.append(size.value)
         ctypes.memmove(target.value, source.value, size.value)
         return 0
 
@@ -389,6 +400,202 @@ class FakeContext:
         out = (ctypes.c_float * (n * self.hidden)).from_address(self.addresses["embeds"])
         np.ctypeslib.as_array(out)[:] = np.repeat(ids.astype(np.float32), self.hidden)
         return True
+
+
+class FakeDecoder:
+    """present = past and x, one after the other; logits = the sum over present; on the fake memory."""
+
+    def __init__(self):
+        self.shapes, self.addresses = {}, {}
+
+    def set_optimization_profile_async(self, index, stream):
+        return True
+
+    def set_input_shape(self, name, shape):
+        self.shapes[name] = tuple(shape)
+        return True
+
+    def get_tensor_shape(self, name):
+        x, past = self.shapes["x"], self.shapes["past"]
+        return (1, 2) if name == "logits" else (1, past[1] + x[1], 2)
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+
+    def execute_async_v3(self, stream):
+        def view(name, shape):
+            n = int(np.prod(shape))
+            place = (ctypes.c_float * n).from_address(self.addresses[name])
+            return np.ctypeslib.as_array(place).reshape(shape)
+
+        assert self.addresses["past"] != self.addresses["present"]
+        x, past = view("x", self.shapes["x"]), view("past", self.shapes["past"])
+        present = np.concatenate([past, x], axis=1)
+        view("present", present.shape)[:] = present
+        view("logits", (1, 2))[:] = present.sum(axis=1)
+        return True
+
+
+DECODER = GraphSpec(
+    "d.onnx",
+    (TensorSpec("x", "float32", (1, "n", 2)), TensorSpec("past", "float32", (1, "p", 2))),
+    (TensorSpec("logits", "float32", (1, 2)), TensorSpec("present", "float32", (1, "t", 2))),
+)
+
+
+def _decoder(driver):
+    names = {"x": "IN", "past": "IN", "logits": "OUT", "present": "OUT"}
+    library, _ = fake_tensorrt("11.4")
+    engine = SimpleNamespace(
+        num_io_tensors=4,
+        get_tensor_name=list(names).__getitem__,
+        get_tensor_mode=names.__getitem__,
+        create_execution_context=FakeDecoder,
+    )
+    shapes = {"x": ((1, 1, 2), (1, 1, 2), (1, 9, 2)), "past": ((1, 0, 2), (1, 9, 2), (1, 500, 2))}
+    return TensorRTEngine(
+        library, engine, Device(0, driver), "d", DECODER, [Profile("all", shapes)]
+    )
+
+
+def test_a_cache_stays_on_the_device():
+    driver = FakeDriver()
+    engine = _decoder(driver)
+    first = {"past": np.zeros((1, 0, 2), np.float32)}
+    linked = start_linked(engine, {"present": "past"}, first)
+    assert isinstance(linked, TensorRTLinks)
+    plain = _NumpyLinks(engine, {"present": "past"}, first)
+    rng = np.random.default_rng(0)
+    allocations = 0
+    for step in range(120):
+        x = rng.standard_normal((1, 7 if step == 0 else 1, 2)).astype(np.float32)
+        driver.downloaded.clear()
+        driver.uploaded.clear()
+        before = driver.allocations
+        found = linked.run({"x": x})
+        allocations += driver.allocations - before
+        assert set(found) == {"logits"}
+        assert driver.downloaded == [8]  # the logits and nothing else
+        assert driver.uploaded == [x.nbytes]
+        expected = plain.run({"x": x})["logits"]
+        np.testing.assert_array_equal(found["logits"], expected)
+    assert allocations < 40  # buffers grow by a share, not by a token
+    with pytest.raises(EngineError, match="inputs"):
+        linked.run({"x": x, "past": first["past"]})
+    with pytest.raises(EngineError, match="x is float64"):
+        linked.run({"x": x.astype(np.float64)})
+    del linked, plain, engine
+    gc.collect()
+    assert driver.memory == {}
+
+
+def test_a_cache_that_outgrows_the_profile():
+    linked = start_linked(
+        _decoder(FakeDriver()), {"present": "past"}, {"past": np.zeros((1, 499, 2), np.float32)}
+    )
+    x = np.ones((1, 1, 2), np.float32)
+    for _ in range(2):
+        linked.run({"x": x})
+    with pytest.raises(EngineError, match="no profile holds"):
+        linked.run({"x": x})
+
+
+def test_no_memory_for_a_cache():
+    driver = FakeDriver(free=99)
+    linked = start_linked(
+        _decoder(driver), {"present": "past"}, {"past": np.zeros((1, 0, 2), np.float32)}
+    )
+    driver.fail = "cuMemAlloc_v2"
+    with pytest.raises(EngineError, match="99 are free: pass memory_budget"):
+        linked.run({"x": np.ones((1, 1, 2), np.float32)})
+
+
+def test_a_driver_that_is_too_old(tmp_path, monkeypatch):
+    driver, (library, _) = FakeDriver(), fake_tensorrt("11.4.0")
+    driver.version = 12040
+    monkeypatch.setattr(tensorrt_api, "built_for_cuda", lambda: 13)
+    with pytest.raises(EngineError, match=r"runs CUDA up to 12.4, TensorRT 11.4.0 .*tensorrt-cu12"):
+        _loader(tmp_path, library, driver)
+    driver.version = 13000
+    assert _loader(tmp_path, library, driver).device == "cuda:0"
+    monkeypatch.undo()
+    tensorrt_api.check_driver(library, (1, 0), None)  # JetPack's packages fit its driver
+    with pytest.raises(EngineError, match="cuDriverGetVersion failed"):
+        _ = Device(0, FakeDriver(fail="cuDriverGetVersion")).cuda_version
+
+
+BUILD = """
+import json, sys, time
+from pathlib import Path
+from omni_export import tensorrt_build
+from omni_sdk.bundle import Bundle, embedded
+from omni_sdk.engines import tensorrt_api
+from omni_sdk.engines.plans import BuildFlags, PlanCache
+from omni_sdk.engines.profiles import ShapeLimits
+from types import SimpleNamespace
+folder = Path(sys.argv[1])
+
+def build(trt, graph, profiles, flags, timing):
+    with (folder / "builds.txt").open("a") as log:
+        log.write(sys.argv[2] + " begins\\n")
+    if sys.argv[2] == "dies":
+        import os
+        os._exit(9)  # as the kernel ends a process that takes too much memory
+    time.sleep(1.0)
+    with (folder / "builds.txt").open("a") as log:
+        log.write(sys.argv[2] + " ends\\n")
+    return b"PLAN of " + graph.read_bytes()[:100]
+
+tensorrt_api.build_plan = build
+nano = Bundle.open(embedded("nano"))
+requests = tensorrt_build.plan_requests(nano, ["grs/embed"], ShapeLimits(), BuildFlags())
+print("ready", flush=True)
+sys.stdin.readline()
+(path,) = tensorrt_build.build_plans(
+    nano, requests, PlanCache(folder / "plans"),
+    trt=SimpleNamespace(__version__="11.4"), compute_capability="8.7",
+)
+print(path.read_bytes()[:4].decode(), flush=True)
+"""
+
+
+def _builder(folder, name):
+    command = [sys.executable, "-c", BUILD, str(folder), name]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE
+    )
+
+
+def _go(process):
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def test_two_processes_build_the_same_plan(tmp_path):
+    """One builds; the other waits and takes its plan. A builder that dies leaves nothing in the way."""
+    dying = _builder(tmp_path, "dies")
+    assert dying.stdout.readline() == "ready\n"
+    dying.communicate("go\n", timeout=60)
+    assert dying.returncode == 9
+    builders = [_builder(tmp_path, name) for name in ("a", "b")]
+    try:
+        for process in builders:
+            assert process.stdout.readline() == "ready\n"
+        for process in builders:
+            _go(process)
+        for process in builders:
+            out, errors = process.communicate(timeout=60)
+            assert (out, process.returncode) == ("PLAN\n", 0), errors
+    finally:
+        for process in builders:
+            process.kill()
+    lines = (tmp_path / "builds.txt").read_text().split("\n")[:-1]
+    assert lines[0] == "dies begins"
+    assert len(lines) == 3
+    assert lines[1:] in (["a begins", "a ends"], ["b begins", "b ends"])
+    left = {path.suffix for path in (tmp_path / "plans").iterdir()}
+    assert left <= {".plan", ".json", ".lock"}
+    assert not list((tmp_path / "plans").glob(".*"))
 
 
 def fake_tensorrt(

@@ -185,3 +185,19 @@ def test_malformed_requests_are_refused(graphs):
         )
     with pytest.raises(ValueError, match="max_new_tokens"):
         graphs.generate([request], GenerationConfig())
+
+
+def test_a_forced_answer_is_the_same_in_transformers(graphs, reference):
+    """Rows whose thought is closed and a row that is left alone, in one batch."""
+    requests = [make_request(graphs.spec, s) for s in CASES["batch of two, left-padded"]]
+    requests[0] = dataclasses.replace(requests[0], moments=True)
+    free = graphs.generate(requests, _config())
+    config = _config(thinking_budget=20)
+    ours, theirs = graphs.generate(requests, config), reference.generate(requests, config)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a.token_ids, b.token_ids)
+        assert a.text == b.text
+    assert [c.thinking_cut for c in ours] == [c.thinking_cut for c in theirs] == [True, False]
+    assert "</think><answer>" in ours[0].text
+    np.testing.assert_array_equal(ours[0].token_ids[:20], free[0].token_ids[:20])
+    np.testing.assert_array_equal(ours[1].token_ids, free[1].token_ids)

@@ -64,7 +64,7 @@ def test_reason(processor, observation, spec):
         {"prefill": 3.0, "generate": 4.0},
     )
     assert result.num_prompt_tokens > 100
-    assert thinker.calls == [(1, GenerationConfig(512, 0.5, seed=3))]
+    assert thinker.calls == [(1, GenerationConfig(512, 0.5, seed=3, thinking_budget=384))]
     assert reasoner.sampling is spec.sampling
     assert reasoner.sampling_rate == 16000
     assert reasoner.frame_size(480, 854) == (224, 420)
