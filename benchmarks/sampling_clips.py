@@ -1,8 +1,8 @@
-"""The clips of the sampling benchmark: made once, kept in the temporary directory."""
+"""The clips of the sampling benchmark: generated, and kept under a name that tells their content."""
 
 from __future__ import annotations
 
-import tempfile
+import hashlib
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -12,11 +12,22 @@ import numpy as np
 
 RATE = 30
 _X264 = {"preset": "superfast", "bf": "2", "crf": "26"}
+_DRAWING = 1  # raise it when what is drawn changes
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """A generated clip: 1080p at 30 frames a second, moving texture with noise and squares."""
+    """A generated clip: 1080p at 30 frames a second, moving texture with noise and squares.
+
+    Attributes:
+        name: what it is called, before the key of its content.
+        seconds: how much is encoded.
+        codec: encoder.
+        options: of the encoder.
+        suffix: container.
+        size: (height, width) in pixels.
+        repeats: how often the encoded packets follow each other in the file.
+    """
 
     name: str
     seconds: int
@@ -24,13 +35,25 @@ class ClipPlan:
     options: dict[str, str] = field(default_factory=dict)
     suffix: str = "mp4"
     size: tuple[int, int] = (1080, 1920)
+    repeats: int = 1
+
+    def file_name(self) -> str:
+        """Return the name in the folder of clips; another plan has another one."""
+        content = (self.seconds, self.codec, sorted(self.options.items()), self.size, self.repeats)
+        key = hashlib.sha256(repr((_DRAWING, *content)).encode()).hexdigest()[:10]
+        return f"{self.name}_{key}.{self.suffix}"
 
 
-def h264(name: str, seconds: int, group: int) -> ClipPlan:
+def h264(name: str, seconds: int, group: int, repeats: int = 1) -> ClipPlan:
     """Return an H.264 clip with B-frames and groups of `group` frames."""
-    return ClipPlan(name, seconds, options={**_X264, "g": str(group)})
+    return ClipPlan(name, seconds, options={**_X264, "g": str(group)}, repeats=repeats)
 
 
+TINY = ClipPlan("tiny", 2, options={**_X264, "g": "10"}, size=(96, 128))
+H264_10S = h264("h264_10s_g30", 10, 30)
+H264_60S = h264("h264_60s_g30", 60, 30)
+H264_5MIN = h264("h264_300s_g30", 60, 30, repeats=5)
+H264_LONG_GROUPS = h264("h264_60s_g250", 60, 250)
 HEVC = ClipPlan(
     "hevc_60s_g30",
     60,
@@ -44,24 +67,28 @@ VP9 = ClipPlan(
     {"g": "30", "deadline": "realtime", "cpu-used": "8", "row-mt": "1", "b": "4M"},
     suffix="webm",
 )
-TINY = ClipPlan("tiny", 2, options={**_X264, "g": "10"}, size=(96, 128))
+ALL = (TINY, H264_10S, H264_60S, H264_5MIN, H264_LONG_GROUPS, HEVC, VP9)
 
 
-def directory() -> Path:
-    """Return the folder that keeps the clips."""
-    folder = Path(tempfile.gettempdir()) / "omni-benchmark-clips"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-def make(plan: ClipPlan) -> Path:
-    """Return the clip's path, encoding it where it is not there yet."""
-    path = directory() / f"{plan.name}.{plan.suffix}"
+def make(plan: ClipPlan, folder: Path) -> Path:
+    """Return the clip's path in `folder`, encoding it where it is not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / plan.file_name()
     if path.exists():
         return path
     part = path.with_name(f"part-{path.name}")
+    if plan.repeats > 1:
+        once = ClipPlan(plan.name, plan.seconds, plan.codec, plan.options, plan.suffix, plan.size)
+        _repeat(make(once, folder), part, plan)
+    else:
+        _encode(part, plan)
+    part.rename(path)
+    return path
+
+
+def _encode(path: Path, plan: ClipPlan) -> None:
     height, width = plan.size
-    with av.open(str(part), "w") as sink:
+    with av.open(str(path), "w") as sink:
         stream = sink.add_stream(plan.codec, rate=RATE, options=plan.options)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.codec_context.thread_count = 0
@@ -71,8 +98,24 @@ def make(plan: ClipPlan) -> Path:
             frame.pts, frame.time_base = n, Fraction(1, RATE)
             sink.mux(stream.encode(frame))
         sink.mux(stream.encode(None))
-    part.rename(path)
-    return path
+
+
+def _repeat(once: Path, path: Path, plan: ClipPlan) -> None:
+    """Copy the packets of a clip one time after the other: long clips cost no encoding."""
+    with av.open(str(path), "w") as sink:
+        out = None
+        for turn in range(plan.repeats):
+            with av.open(str(once)) as source:
+                stream = source.streams.video[0]
+                if out is None:
+                    out = sink.add_stream_from_template(stream)
+                shift = round(turn * plan.seconds / stream.time_base)
+                for packet in source.demux(stream):
+                    if packet.pts is None or packet.dts is None:
+                        continue
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    packet.stream = out
+                    sink.mux(packet)
 
 
 def _texture(height: int, width: int) -> np.ndarray:

@@ -7,7 +7,8 @@ order up to the wanted packet and then drains the decoder, which gives the frame
 reordering. Frames are recognised by their time, never counted. Where a seek lands is checked packet by
 packet (time and size) against the table; when it does not fit, reading starts again further ahead.
 Frames that no other frame refers to are not decoded unless wanted, for the codecs where that was measured
-to be bit-exact (H.264, HEVC; with AV1 frames got lost).
+to be bit-exact (H.264, HEVC; with AV1 frames got lost). H.264's are recognised here and never reach the
+decoder: told to skip them, it would also pass over a damaged packet without a word.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from omni_sdk.media.damage import (
     FRAME_THREADED,
     LinearDamage,
     damaged_frames,
+    late_options,
     strict_options,
 )
+from omni_sdk.media.h264 import empty_packet, is_unreferenced, nal_length_size
 from omni_sdk.media.limits import MediaLimits, WallClock
 from omni_sdk.media.packets import NO_TIME, PacketTable
 
-_SKIP_NONREF = frozenset({"h264", "hevc"})
+_SKIP_NONREF = frozenset({"h264", "hevc"})  # emptied by benchmarks to see what it is worth
 _NEAR_PACKETS = 64  # reading on over so few packets costs less than a seek
 _REORDER_FRAMES = 16  # H.264 and HEVC reorder at most this far
 
@@ -48,6 +51,8 @@ class PacketReader:
     """One open container, read from any packet of the table. Use as a context manager.
 
     Attributes:
+        flags_late: the decoder has frame threads and must not be trusted with damage: groups for which
+            `has_doubt` says so are to be decoded again with one thread.
         damaged_ticks: presentation times of packets that were refused, or whose frames hold concealed
             damage (see Note [Damage]).
         num_refused: packets that the decoder refused.
@@ -62,7 +67,23 @@ class PacketReader:
         *,
         threads: int,
         is_quick: bool = False,
+        reorder: int | None = None,
     ) -> None:
+        """Open a container.
+
+        Args:
+            path: a local file.
+            limits: bounds.
+            clock: stops reading that takes too long.
+            threads: frame threads, for decoders that can have them.
+            is_quick: see `open_container`.
+            reorder: `PacketTable.reorder_depth`, for a caller that looks at `has_doubt`; None: decoders
+                that flag damage late get one thread.
+
+        Raises:
+            MediaError: see `open_container`, `video_stream`.
+            LimitError: see `open_container`, `video_stream`.
+        """
         self.name = str(path)
         self.is_quick = is_quick
         self._clock = clock
@@ -70,12 +91,16 @@ class PacketReader:
         try:
             self.stream = video_stream(self.container, self.name, limits)
             self.codec = self.stream.codec_context
-            self._threads = threads if self.codec.name in FRAME_THREADED else 1
+            late = late_options(self.codec.name, threads, reorder)
+            can_have = self.codec.name in FRAME_THREADED or bool(late)
+            self._threads = threads if can_have else 1
+            self.flags_late = bool(late)
             self.codec.thread_count = self._threads
             self.codec.thread_type = "FRAME" if self._threads > 1 else "NONE"
             self._strict = strict_options(self.codec.name)
             self._lenient: av.VideoCodecContext | None = None
-            self.codec.options = {**self.codec.options, **self._strict}
+            self.codec.options = {**self.codec.options, **self._strict, **late}
+            self._nal_length = nal_length_size(self.codec.extradata)
         except BaseException:
             self.container.close()
             raise
@@ -83,6 +108,8 @@ class PacketReader:
         self._next_row = 0
         self._closed = False
         self._last_tick: int | None = None
+        self._first_tick = NO_TIME
+        self._num_expected = 0  # frames that the packets of the span should still give
         self.damaged_ticks: set[int] = set()
         self.num_refused = 0
         self.linear_damage = LinearDamage()
@@ -170,10 +197,55 @@ class PacketReader:
             if packet.size:
                 yield packet
 
+    def start_span(self, table: PacketTable, row: int) -> None:
+        """Begin to decode at a sync row.
+
+        Leading pictures of an open group refer to what is not decoded: what they look like, or that they
+        do not come, is no damage. None of them is wanted, or decoding would start a group earlier.
+        """
+        self._first_tick = int(table.pts[row])
+        self._num_expected = 0
+
+    def has_doubt(self) -> bool:
+        """Tell whether anything in the span may be damaged, its end included; for `flags_late`."""
+        return self._num_expected != 0 or self.num_refused > 0 or bool(self.damaged_ticks)
+
+    def forget_damage(self) -> None:
+        """Forget what is noted, for it will be found again when its group is."""
+        self.num_refused = 0
+        self.damaged_ticks.clear()
+
+    def leave_out(self, packet: Packet) -> bool:
+        """Tell whether a packet whose frame is not wanted need not be sent to the decoder.
+
+        Where the decoder itself can leave such frames out, it is told to, for this packet.
+        """
+        if self.codec.name == "h264":
+            return is_unreferenced(bytes(packet), self._nal_length)
+        self.codec.skip_frame = "NONREF"
+        return False
+
     def send(self, packet: Packet | None) -> list[av.VideoFrame]:
         """Decode a packet, or drain with None; a packet that cannot be decoded gives no frame."""
         if packet is not None:
             self._last_tick = packet.pts
+            self._expect(packet.pts, 1)
+        return self._decode(packet)
+
+    def drain(self) -> list[av.VideoFrame]:
+        """Take out what the decoder holds back; `flush_buffers` is due before the next packet.
+
+        One thread gives out all of it, and only once it has waited its turn does it know what the others
+        found: see Note [Flags under frame threads]. The turns are taken by packets without a picture.
+        """
+        frames: list[av.VideoFrame] = []
+        if self.flags_late:
+            self.codec.skip_frame = "NONREF"  # a packet without a picture is no error
+            for _ in range(self._threads - 1):
+                frames += self._decode(cast("Packet", av.Packet(empty_packet(self._nal_length))))
+        return frames + self._decode(None)
+
+    def _decode(self, packet: Packet | None) -> list[av.VideoFrame]:
         try:
             frames = list(self.codec.decode(packet))
         except av.error.EOFError:
@@ -185,22 +257,29 @@ class PacketReader:
         if packet is not None and packet.is_corrupt:  # the container misses a part of it (MPEG-TS)
             self._note(packet.pts)
         for frame in frames:
+            self._expect(frame.pts, -1)
             if frame.is_corrupt:
                 self._note(frame.pts)
         return frames
+
+    def _expect(self, ticks: int | None, count: int) -> None:
+        if ticks is None or ticks >= self._first_tick:
+            self._num_expected += count
 
     def damaged(self, table: PacketTable | None) -> set[int]:
         """Return the frames decoded so far from damaged data; `table` as they were decoded with."""
         if table is None:
             return self.linear_damage.frames
-        return damaged_frames(table, self.damaged_ticks, whole_groups=self._threads > 1)
+        return damaged_frames(
+            table, self.damaged_ticks, whole_groups=self._threads > 1 and not self.flags_late
+        )
 
     def lost(self, table: PacketTable, index: int) -> None:
         """Note that a wanted frame never came: what refers to it is damaged."""
         self._note(int(table.frame_pts[index]))
 
     def _note(self, ticks: int | None) -> None:
-        if ticks is not None:
+        if ticks is not None and ticks >= self._first_tick:
             self.damaged_ticks.add(ticks)
 
     def _conceal(self, packet: Packet | None) -> list[av.VideoFrame]:
@@ -238,17 +317,20 @@ def decode_span(
     """
     first, last = rows
     skip = skip and reader.codec.name in _SKIP_NONREF
-    for row, packet in reader.read_from(table, first):
-        if skip:
-            needed = table.frame_of(packet.pts) in wanted
-            reader.codec.skip_frame = "DEFAULT" if needed else "NONREF"
-        for frame in reader.send(packet):
+    packets = reader.read_from(table, first)
+    reader.start_span(table, first)
+    for row, packet in packets:
+        if skip and table.frame_of(packet.pts) not in wanted:
+            send = not reader.leave_out(packet)
+        else:
+            send, reader.codec.skip_frame = True, "DEFAULT"
+        for frame in reader.send(packet) if send else ():
             index = table.frame_of(frame.pts)
             if index is not None and index in wanted:
                 yield index, frame
         if row >= last:
             break
-    for frame in reader.send(None):
+    for frame in reader.drain():
         index = table.frame_of(frame.pts)
         if index is not None and index in wanted:
             yield index, frame
@@ -302,10 +384,20 @@ def decode_groups(
     """Decode groups and hand each wanted frame to `emit` once; a second try starts a group earlier.
 
     Returns:
-        What never came.
+        What never came. Of a reader that flags damage late: the groups that are to be decoded again with
+        one thread, whole; frames of theirs may have been handed out already.
     """
     left: list[Group] = []
     for start, last, members in groups:
+        if reader.flags_late:
+            waiting = set(members)
+            for index, frame in decode_span(reader, table, (start, last), frozenset(members)):
+                waiting.discard(index)
+                emit(index, frame)
+            if waiting or reader.has_doubt():
+                left.append((start, last, members))
+                reader.forget_damage()
+            continue
         first = start
         waiting = set(members)
         for attempt in range(2):

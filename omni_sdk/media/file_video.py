@@ -54,8 +54,17 @@ class FileVideo(Video):
     def _clock(self, what: str) -> WallClock:
         return WallClock(self._limits, f"{what} {self._name!r}")
 
-    def _reader(self, clock: WallClock, threads: int, *, is_quick: bool = False) -> PacketReader:
-        reader = PacketReader(self._path, self._limits, clock, threads=threads, is_quick=is_quick)
+    def _reader(
+        self,
+        clock: WallClock,
+        threads: int,
+        *,
+        is_quick: bool = False,
+        reorder: int | None = None,
+    ) -> PacketReader:
+        reader = PacketReader(
+            self._path, self._limits, clock, threads=threads, is_quick=is_quick, reorder=reorder
+        )
         self._readers.add(reader)
         return reader
 
@@ -99,20 +108,24 @@ class FileVideo(Video):
             def emit(index: int, frame: av.VideoFrame) -> None:
                 put(index, convert(frame))
 
-            for is_quick in (True, False) if self._is_quick else (False,):
+            is_quick, reorder = self._is_quick, table.reorder_depth
+            while share:
                 with (
-                    self._reader(clock, threads, is_quick=is_quick) as reader,
+                    self._reader(clock, threads, is_quick=is_quick, reorder=reorder) as reader,
                     media_errors(self._name),
                 ):
                     wanted = _members(share)
                     share = decode_groups(reader, table, share, emit)
                     left = _members(share)
-                    if not is_quick:  # else they are tried again
+                    if is_quick or reader.flags_late:  # they are tried again
+                        wanted -= left
+                    else:
                         for index in left:
                             reader.lost(table, index)
-                    damaged |= reader.damaged(table) & (wanted - left)
-                if not share:
-                    break
+                            put(index, None)
+                        share = []
+                    damaged |= reader.damaged(table) & wanted
+                    is_quick, reorder = False, None
             return damaged
 
         here, *elsewhere = split_evenly(groups, workers)

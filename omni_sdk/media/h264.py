@@ -1,4 +1,4 @@
-"""Which H.264 packets decoding can really start at.
+"""Which H.264 packets decoding can really start at, and which nothing else refers to.
 
 Containers also mark as sync frames the starts of a gradual refresh, from which the picture is whole only
 some frames later (recovery point SEI with recovery_frame_cnt > 0, ITU-T H.264 D.2.8). libavcodec
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_SLICE, _IDR, _SEI = 1, 5, 6
+_SLICE, _IDR, _SEI, _SPS, _PPS, _DELIMITER = 1, 5, 6, 7, 8, 9
+_SLICES = frozenset({1, 2, 3, 4, 5})  # whole ones and data partitions
 _RECOVERY_POINT = 6
 _HEAD_BYTES = 1 << 14  # parameter sets and SEI come first and are small
 
@@ -52,6 +53,31 @@ def clean_start(head: bytes, length_size: int, size: int) -> bool | None:
         if kind == _SEI:
             exact = exact or _recovery_count(nal[1:]) == 0
     return exact if len(head) == size else None
+
+
+def is_unreferenced(packet: bytes, length_size: int) -> bool:
+    """Tell whether no other picture refers to this one: all of its slices have nal_ref_idc 0.
+
+    A packet without slices, or with a parameter set, is not one that decoding can do without.
+
+    Args:
+        packet: one access unit.
+        length_size: as from `nal_length_size`.
+    """
+    found = False
+    for nal in _nal_units(packet, length_size, len(packet)):
+        kind = nal[0] & 31
+        if kind in (_SPS, _PPS) or (kind in _SLICES and nal[0] & 0x60):
+            return False
+        found = found or kind in _SLICES
+    return found
+
+
+def empty_packet(length_size: int) -> bytes:
+    """Return a packet that holds an access unit delimiter and no picture; arguments as above."""
+    delimiter = bytes([_DELIMITER, 0xF0])  # primary_pic_type 7: any slices
+    start = len(delimiter).to_bytes(length_size, "big") if length_size else b"\x00\x00\x01"
+    return start + delimiter
 
 
 def _nal_units(packet: bytes, length_size: int, whole: int) -> Iterator[bytes]:

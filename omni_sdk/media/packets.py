@@ -71,6 +71,14 @@ class PacketTable:
         return np.flatnonzero(self.is_sync)
 
     @functools.cached_property
+    def reorder_depth(self) -> int:
+        """At most this many frames are decoded before a frame and shown after it."""
+        before = np.zeros(len(self), np.int64)
+        for distance in range(1, min(len(self), 33)):  # 16 frames of two fields
+            before[distance:] += self.pts[:-distance] > self.pts[distance:]
+        return int(before.max())
+
+    @functools.cached_property
     def _by_pts(self) -> NDArray[np.int64]:
         return np.argsort(self.pts, kind="stable")
 

@@ -15,7 +15,7 @@ from omni_sdk.media.resize import MAX_SIDE, Filter
 from omni_sdk.media.select import Strategy, select_frames
 from omni_sdk.results import VideoInfo
 
-Put = Callable[[int, NDArray[np.uint8]], None]  # frame index, image
+Put = Callable[[int, "NDArray[np.uint8] | None"], None]  # frame index, image; None takes it back
 
 
 class Video(ABC):
@@ -223,7 +223,10 @@ class Video(ABC):
         distinct, place = np.unique(wanted, return_inverse=True)
         came: set[int] = set()
 
-        def put(index: int, image: NDArray[np.uint8]) -> None:
+        def put(index: int, image: NDArray[np.uint8] | None) -> None:
+            if image is None:
+                came.discard(index)
+                return
             came.add(index)
             for at in np.flatnonzero(place == np.searchsorted(distinct, index)):
                 frames[at] = image

@@ -6,8 +6,10 @@ import os
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -74,6 +76,49 @@ def test_concealed_damage_is_flagged(corpus, save, name) -> None:
             if hurt := differ & set(batch.corrupt):
                 assert video.fetch([max(hurt)]).corrupt == (max(hurt),)
     assert noticed >= 3
+
+
+@pytest.mark.parametrize("options", [{"slices": "1"}, {"slices": "3"}, {"cabac": "0"}])
+def test_frame_threads_lose_no_damage(options, save, tmp_path, monkeypatch) -> None:
+    """One group on several cores: the frames and what is told of them are those of one thread."""
+    x264 = ":".join(f"{k}={v}" for k, v in options.items())
+    path = _one_group(tmp_path / "one.mp4", x264)
+    whole = path.read_bytes()
+    start = whole.index(b"mdat") + 800  # after what the encoder says of itself
+    flagged = 0
+    for place in range(20):
+        data = bytearray(whole)
+        at = start + place * (len(whole) - 1500 - start) // 19
+        if place % 2:
+            data[at] ^= 0x10
+        else:
+            data[at : at + 30] = bytes(30)
+        damaged = save("damaged.mp4", bytes(data))
+        told = []
+        for cpus in (1, 2, 4):
+            monkeypatch.setattr("os.cpu_count", lambda cpus=cpus: cpus)
+            with open_source(damaged) as video:
+                batch = video.sample(indices=range(0, len(video), 2))
+                told.append((batch.corrupt, batch.missing, batch.frames.tobytes()))
+        assert told[0] == told[1] == told[2], place
+        flagged += bool(told[0][0] or told[0][1])
+    assert flagged >= 5
+
+
+def _one_group(path: Path, x264: str) -> Path:
+    with av.open(str(path), "w") as sink:
+        options = {"g": "250", "bf": "3", "threads": "1", "x264-params": x264}
+        stream = sink.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
+        y, x = np.mgrid[0:128, 0:192]
+        for n in range(36):
+            waves = 128 + 60 * np.sin((x + 3 * n) / 7) + 50 * np.cos((y - 2 * n) / (5 + n % 7))
+            image = np.repeat(waves.astype(np.uint8)[..., None], 3, -1)
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = n, Fraction(1, 25)
+            sink.mux(stream.encode(frame))
+        sink.mux(stream.encode(None))
+    return path
 
 
 def test_an_image_whose_checksum_fails_is_not_shown_as_sound(corpus, save) -> None:
