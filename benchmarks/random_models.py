@@ -201,8 +201,16 @@ def _cached(directory: Path, make: Any) -> Bundle:
         write_manifest(
             draft,
             Manifest(
-                SCHEMA_VERSION, directory.name, "0", "none", "random weights", {}, {}, graphs,
-                grs=grs, dus=dus,
+                SCHEMA_VERSION,
+                directory.name,
+                "0",
+                "none",
+                "random weights",
+                {},
+                {},
+                graphs,
+                grs=grs,
+                dus=dus,
             ),  # fmt: skip
         )
         shutil.rmtree(directory, ignore_errors=True)

@@ -98,7 +98,11 @@ def _nano(bench: Benchmark, cache: Path, threads: int, *, clips: int) -> list[st
         return []
     model = load_model(checkpoint)
     bundle = _with_variants(cache, tracker_bundle(cache, model, "sam2-nano"))
-    world = [_world_clip(family, i, 128) for i in range(-(-clips // len(FAMILIES))) for family in FAMILIES[:clips]]
+    world = [
+        _world_clip(family, i, 128)
+        for i in range(-(-clips // len(FAMILIES)))
+        for family in FAMILIES[:clips]
+    ]
     case = "nano 128 px, trained"
     quality = _run(bench, case, model, bundle, world, threads)
     bench.bar(f"{case}: exact fp32", case=case, peer=TRANSFORMERS, at_least=1.0)

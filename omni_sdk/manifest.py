@@ -39,6 +39,7 @@ class GraphVariant:
         golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
         golden_tolerance: how far a machine may be from it.
         weight_bytes: memory that the weights take once loaded; 0: as much as the files.
+        left_padding: a decoder is right for batches that are padded on the left.
     """
 
     file: str
@@ -48,6 +49,7 @@ class GraphVariant:
     golden: str | None = None
     golden_tolerance: float = 1e-2
     weight_bytes: int = 0
+    left_padding: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class GraphSpec:
         golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
         golden_tolerance: how far a machine may be from it.
         weight_bytes: memory that the weights take once loaded; 0: as much as the files.
+        left_padding: a decoder is right for batches that are padded on the left.
     """
 
     file: str
@@ -78,6 +81,7 @@ class GraphSpec:
     golden: str | None = None
     golden_tolerance: float = 1e-2
     weight_bytes: int = 0
+    left_padding: bool = True
 
 
 @dataclass(frozen=True, slots=True)

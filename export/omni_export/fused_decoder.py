@@ -72,7 +72,7 @@ class DecoderWeights:
     @property
     def num_heads(self) -> int:
         """Number of query heads."""
-        return self.layers[0].out.shape[0] // self.head_dim
+        return int(self.layers[0].out.shape[0]) // self.head_dim
 
 
 def fuse_decoder(model: onnx.ModelProto, *, left_padding: bool = True) -> onnx.ModelProto:
@@ -99,9 +99,7 @@ def fuse_decoder(model: onnx.ModelProto, *, left_padding: bool = True) -> onnx.M
     for i, layer in enumerate(weights.layers):
         name = f"layers.{i}"
         y, residual = build.norm(x if i else "", residual, layer.input_norm, f"{name}.input_norm")
-        mixed = build.attention(
-            y, layer, weights, rotation, lengths, past[2 * i : 2 * i + 2], name
-        )
+        mixed = build.attention(y, layer, weights, rotation, lengths, past[2 * i : 2 * i + 2], name)
         skip = build.product(mixed, layer.out, f"{name}.out")
         y, residual = build.norm(skip, residual, layer.mlp_norm, f"{name}.mlp_norm")
         x = build.mlp(y, layer, name)
@@ -230,16 +228,24 @@ class _Builder:
         scale = self.constant(weight, f"{name}.weight")
         if not x:
             self.add(
-                "SimplifiedLayerNormalization", [residual, scale], name,
-                axis=-1, epsilon=self.epsilon, stash_type=1,
-            )  # fmt: skip
+                "SimplifiedLayerNormalization",
+                [residual, scale],
+                name,
+                axis=-1,
+                epsilon=self.epsilon,
+                stash_type=1,
+            )
             return name, residual
         total = f"{name}.sum"
         self.nodes.append(
             helper.make_node(
-                "SkipSimplifiedLayerNormalization", [x, residual, scale], [name, "", "", total],
-                name, domain=MICROSOFT, epsilon=self.epsilon,
-            )  # fmt: skip
+                "SkipSimplifiedLayerNormalization",
+                [x, residual, scale],
+                [name, "", "", total],
+                name,
+                domain=MICROSOFT,
+                epsilon=self.epsilon,
+            )
         )
         return name, total
 
@@ -289,8 +295,8 @@ class _Builder:
         self.add("Expand", ["last.long", "batch"], "last.rows")
         self.add("Cast", ["last.rows"], "last", to=TensorProto.INT32)
         self.add("Cast", ["attention_mask"], "mask.bool", to=TensorProto.BOOL)
-        self.constant(np.float32(0), "visible")
-        self.constant(np.float32(MASKED), "masked")
+        self.constant(np.array(0, np.float32), "visible")
+        self.constant(np.array(MASKED, np.float32), "masked")
         self.add("Where", ["mask.bool", "visible", "masked"], "bias.keys")
         self.add("Unsqueeze", ["bias.keys", self.integers([1, 2], "one_two")], "bias.row")
         self.add("Shape", ["inputs_embeds"], "queries", start=1, end=2)
@@ -321,9 +327,14 @@ class _Builder:
         for part, count in ((q, heads), (k, kv)):
             self.nodes.append(
                 helper.make_node(
-                    "RotaryEmbedding", [part, *rotation], [f"{part}.rotated"], f"{part}.rotated",
-                    domain=MICROSOFT, num_heads=count, rotary_embedding_dim=0,
-                )  # fmt: skip
+                    "RotaryEmbedding",
+                    [part, *rotation],
+                    [f"{part}.rotated"],
+                    f"{part}.rotated",
+                    domain=MICROSOFT,
+                    num_heads=count,
+                    rotary_embedding_dim=0,
+                )
             )
         last, total, scores_bias = lengths
         inputs = [f"{q}.rotated", f"{k}.rotated", v, *past, last, total]
@@ -332,9 +343,15 @@ class _Builder:
         present = [p.replace("past.", "present.") for p in past]
         self.nodes.append(
             helper.make_node(
-                "GroupQueryAttention", inputs, [f"{name}.mixed", *present], f"{name}.mixed",
-                domain=MICROSOFT, num_heads=heads, kv_num_heads=kv, do_rotary=0,
-            )  # fmt: skip
+                "GroupQueryAttention",
+                inputs,
+                [f"{name}.mixed", *present],
+                f"{name}.mixed",
+                domain=MICROSOFT,
+                num_heads=heads,
+                kv_num_heads=kv,
+                do_rotary=0,
+            )
         )
         return f"{name}.mixed"
 
