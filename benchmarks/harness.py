@@ -9,6 +9,9 @@ Within a round every implementation runs once (as often as it takes to last `MIN
 order that turns round from one round to the next, so that whatever else the machine does falls on all
 of them. Times are of CPU, and of the wall beside it; a ratio is the median over rounds of the ratio
 within a round. A peer that is not installed is a row that says so.
+
+Bars are held against CPU time unless a benchmark asks for the wall: threads that spin while they wait
+burn CPU time, so with several threads only the wall is fair, on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 OURS = "omni-sdk"
 MIN_SAMPLE_S = 0.004
@@ -118,9 +121,17 @@ def peak_rss_mb(work: Work) -> float | None:
 class Benchmark:
     """Collects cases and bars of one benchmark."""
 
-    def __init__(self, name: str, *, rounds: int, packages: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        rounds: int,
+        packages: Sequence[str] = (),
+        clock: Literal["cpu", "wall"] = "cpu",
+    ) -> None:
         self.name = name
         self.rounds = rounds
+        self.clock = clock
         self.environment = environment(["omni-sdk", "numpy", *packages])
         self.rows: list[dict[str, Any]] = []
         self.bars: list[dict[str, Any]] = []
@@ -152,31 +163,51 @@ class Benchmark:
                     present[name]()
                 samples[name].cpu.append((time.process_time() - cpu) / repeats[name])
                 samples[name].wall.append((time.perf_counter() - wall) / repeats[name])
+        peaks = {n: peak_rss_mb(w) for n, w in present.items()} if memory else {}
         for name, work in implementations.items():
-            row: dict[str, Any] = {"case": case, "implementation": name}
             if isinstance(work, Missing):
-                row["missing"] = work.reason
-            else:
-                s = samples[name]
-                self._samples[case, name] = s
-                row |= {
-                    "wall_s": statistics.median(s.wall),
-                    "wall_p90_s": percentile(s.wall, 0.9),
-                    "cpu_s": statistics.median(s.cpu),
-                    "cpu_p90_s": percentile(s.cpu, 0.9),
-                    "rounds": self.rounds,
-                    "peak_rss_mb": peak_rss_mb(work) if memory else None,
-                    "quality": (quality or {}).get(name),
-                }
-                if name != OURS and OURS in present:
-                    row["ratio"] = self.ratio(case, name)
+                row = {"case": case, "implementation": name, "missing": work.reason}
+                self.rows.append(row)
+                print(_format_row(row), flush=True)
+        self.record(case, samples, quality, peaks)
+
+    def record(
+        self,
+        case: str,
+        samples: Mapping[str, Samples],
+        quality: Mapping[str, object] | None = None,
+        peaks: Mapping[str, float | None] | None = None,
+    ) -> None:
+        """Take samples that were measured elsewhere, in alternated rounds; ours comes first.
+
+        Args:
+            case: name of the job.
+            samples: seconds per round of each implementation.
+            quality: what each one's result is worth, shown beside its time.
+            peaks: peak memory of each in MiB.
+        """
+        self._samples |= {(case, name): s for name, s in samples.items()}
+        for name, s in samples.items():
+            row: dict[str, Any] = {
+                "case": case,
+                "implementation": name,
+                "wall_s": statistics.median(s.wall),
+                "wall_p90_s": percentile(s.wall, 0.9),
+                "cpu_s": statistics.median(s.cpu),
+                "cpu_p90_s": percentile(s.cpu, 0.9),
+                "rounds": len(s.wall),
+                "peak_rss_mb": (peaks or {}).get(name),
+                "quality": (quality or {}).get(name),
+            }
+            if name != OURS and OURS in samples:
+                row["ratio"] = self.ratio(case, name)
             self.rows.append(row)
             print(_format_row(row), flush=True)
 
-    def ratio(self, case: str, peer: str) -> float:
-        """Return how many times our CPU time the peer takes: the median over rounds."""
-        ours, theirs = self._samples[case, OURS].cpu, self._samples[case, peer].cpu
-        return statistics.median(t / o for t, o in zip(theirs, ours, strict=True))
+    def ratio(self, case: str, peer: str, ours: str = OURS) -> float:
+        """Return how many times the time of `ours` the peer takes: the median over rounds."""
+        mine, theirs = (getattr(self._samples[case, n], self.clock) for n in (ours, peer))
+        return statistics.median(t / o for t, o in zip(theirs, mine, strict=True))
 
     def bar(self, name: str, *, case: str, peer: str, at_least: float) -> None:
         """Require that a peer takes at least this many times our CPU time."""
@@ -202,6 +233,7 @@ class Benchmark:
             report = {
                 "benchmark": self.name,
                 "environment": self.environment,
+                "clock": self.clock,
                 "rows": self.rows,
                 "bars": self.bars,
             }
@@ -223,5 +255,5 @@ def _format_row(row: Mapping[str, Any]) -> str:
         return f"{head} missing: {row['missing']}"
     ratio = f"{row['ratio']:7.2f}x" if "ratio" in row else " " * 8
     quality = "" if row["quality"] is None else f"  {row['quality']}"
-    cpu, p90 = 1e3 * row["cpu_s"], 1e3 * row["cpu_p90_s"]
-    return f"{head} {cpu:9.3f} ms cpu  p90 {p90:9.3f} {ratio}{quality}"
+    wall, cpu, p90 = (1e3 * row[key] for key in ("wall_s", "cpu_s", "cpu_p90_s"))
+    return f"{head} {wall:9.3f} ms wall {cpu:9.3f} cpu p90 {p90:9.3f} {ratio}{quality}"

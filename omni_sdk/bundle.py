@@ -148,6 +148,7 @@ def _as_variant(graph: GraphSpec, name: str) -> GraphSpec:
         golden=variant.golden,
         golden_tolerance=variant.golden_tolerance,
         weight_bytes=variant.weight_bytes,
+        left_padding=variant.left_padding,
     )
 
 

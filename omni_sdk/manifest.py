@@ -40,6 +40,7 @@ class GraphVariant:
         golden_tolerance: how far a machine may be from it.
         weight_bytes: memory that the weights take once loaded; 0: as much as the files.
         cache_dtype: of a decoder's key-value cache where it is not that of the graph, e.g. "float16".
+        left_padding: a decoder is right for batches that are padded on the left.
     """
 
     file: str
@@ -50,6 +51,7 @@ class GraphVariant:
     golden_tolerance: float = 1e-2
     weight_bytes: int = 0
     cache_dtype: str | None = None
+    left_padding: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class GraphSpec:
         golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
         golden_tolerance: how far a machine may be from it.
         weight_bytes: memory that the weights take once loaded; 0: as much as the files.
+        left_padding: a decoder is right for batches that are padded on the left.
     """
 
     file: str
@@ -80,6 +83,7 @@ class GraphSpec:
     golden: str | None = None
     golden_tolerance: float = 1e-2
     weight_bytes: int = 0
+    left_padding: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""One graph in another precision: typed float16, or weights in 8 or 4 bits.
+"""One graph in another form: typed float16, weights in 8 or 4 bits, a decoder of fused operators.
 
 float16 graphs are typed: every tensor inside is float16, only inputs and outputs stay float32, so that
 TensorRT 11, which has no precision flags, reads them as they are. Quantised weights use onnxruntime's
-MatMulNBits, an operator of its own: such a file runs in ONNX Runtime only.
+MatMulNBits, an operator of its own, and so does a fused decoder: such files run in ONNX Runtime only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from omni_sdk.errors import BundleError
 from onnx import TensorProto, numpy_helper
+
+from omni_export.fused_decoder import fuse_decoder
 
 BLOCK = 32
 """Weights that share a scale."""
@@ -31,7 +33,10 @@ class Precision:
         backends: engines that can run the result.
         tolerance: of the golden outputs' distance from the float32 graph's, in standard deviations.
         machine_tolerance: of the same file on another machine.
-        decoder_only: only grs/decoder has this variant.
+        graphs: those that have this variant; none: all.
+        allowed_tokens: share of greedy tokens that may differ, on random prompts where near-ties are
+            common.
+        left_padding: padded batches are right.
     """
 
     convert: Callable[[onnx.ModelProto], onnx.ModelProto]
@@ -39,7 +44,13 @@ class Precision:
     backends: tuple[str, ...]
     tolerance: float
     machine_tolerance: float
-    decoder_only: bool
+    graphs: tuple[str, ...] = ()
+    allowed_tokens: float = 0.0
+    left_padding: bool = True
+
+    def has(self, graph: str) -> bool:
+        """Whether a graph has this variant."""
+        return not self.graphs or graph in self.graphs
 
 
 def expand_halves(model: onnx.ModelProto) -> None:
@@ -162,15 +173,51 @@ def _quantiser(bits: int) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
     return quantise
 
 
+def _fused_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    return to_float16(fuse_decoder(model, left_padding=False))
+
+
+DECODER = ("grs/decoder",)
+ORT = ("onnx",)
+_int8, _int4 = _quantiser(8), _quantiser(4)
+_BLOCKS = f"weights, blocks of {BLOCK}"
+
 PRECISIONS = {
-    "fp16": Precision(to_float16, "float16", ("onnx", "tensorrt"), 0.05, 0.05, decoder_only=False),
+    "fp16": Precision(to_float16, "float16", ("onnx", "tensorrt"), 0.05, 0.05, allowed_tokens=0.05),
     # The CPU's kernels quantise activations too (accuracy level 4), others need not: machines differ
     # by about as much as the variant differs from the float32 graph.
-    "int8": Precision(
-        _quantiser(8), f"int8 weights, blocks of {BLOCK}", ("onnx",), 0.3, 0.3, decoder_only=True
+    "int8": Precision(_int8, f"int8 {_BLOCKS}", ORT, 0.3, 0.3, DECODER, 0.15),
+    # Round to nearest, not calibrated: an upper bound on the error of AWQ or GPTQ weights. It is to be
+    # judged by a task, so any share of tokens passes here and is only written down.
+    "int4": Precision(_int4, f"int4 {_BLOCKS}", ORT, 2.0, 0.3, DECODER, 1.0),
+    "fused": Precision(fuse_decoder, "float32, fused operators", ORT, 1e-3, 1e-2, DECODER),
+    "fused-int8": Precision(
+        lambda m: _int8(fuse_decoder(m)),
+        f"int8 {_BLOCKS}, fused operators",
+        ORT,
+        0.3,
+        0.3,
+        DECODER,
+        0.15,
     ),
-    # Round to nearest, not calibrated: an upper bound on the error of AWQ or GPTQ weights.
-    "int4": Precision(
-        _quantiser(4), f"int4 weights, blocks of {BLOCK}", ("onnx",), 2.0, 0.3, decoder_only=True
+    "fused-int4": Precision(
+        lambda m: _int4(fuse_decoder(m)),
+        f"int4 {_BLOCKS}, fused operators",
+        ORT,
+        2.0,
+        0.3,
+        DECODER,
+        1.0,
+    ),
+    # For CUDA, whose kernel of grouped attention knows float16 only and no bias on the scores.
+    "fused-fp16": Precision(
+        _fused_float16,
+        "float16, fused operators",
+        ORT,
+        0.05,
+        0.05,
+        DECODER,
+        0.05,
+        left_padding=False,
     ),
 }

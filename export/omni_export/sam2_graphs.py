@@ -72,15 +72,22 @@ def write_graphs(
     graphs = graph_specs(spec)
     for name, graph in graphs.items():
         path = out_dir / graph.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        exported = _export(MODULES[name](model).eval(), graph)
-        share_constants(exported)
-        if exact_halves:
-            store_exact_halves(exported)
-        _check_standard(name, exported)
-        onnx.save(exported, path)
+        write_graph(MODULES[name](model).eval(), graph, path, exact_halves=exact_halves)
     np.save(out_dir / spec.no_memory_embedding, no_memory_embedding(model), allow_pickle=False)
     return graphs
+
+
+def write_graph(
+    module: torch.nn.Module, graph: GraphSpec, path: Path, *, exact_halves: bool = False
+) -> None:
+    """Trace a module with a graph's inputs and outputs and write it, each constant once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exported = _export(module, graph)
+    share_constants(exported)
+    if exact_halves:
+        store_exact_halves(exported)
+    _check_standard(path.stem, exported)
+    onnx.save(exported, path)
 
 
 def _export(module: torch.nn.Module, graph: GraphSpec) -> onnx.ModelProto:

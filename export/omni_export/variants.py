@@ -125,7 +125,7 @@ def _add_to_graph(
     work.put(graph, replace(base, golden=file, weight_bytes=weight_bytes(model)), [file])
     for name in names:
         precision = PRECISIONS[name]
-        if precision.decoder_only and graph != "grs/decoder":
+        if not precision.has(graph):
             continue
         progress(f"making {graph}@{name}")
         spec = work.manifest.graphs[graph]
@@ -165,6 +165,7 @@ def _write(
         data=data,
         golden_tolerance=precision.machine_tolerance,
         weight_bytes=size,
+        left_padding=precision.left_padding,
     )
 
 
@@ -172,7 +173,7 @@ def _quality(bundle: Bundle, name: str, loader: OnnxLoader) -> list[ParityRow]:
     variant = bundle.with_variants(name)
     rows = []
     if bundle.manifest.grs is not None and name in bundle.graph("grs/decoder").variants:
-        rows.append(token_row(bundle, variant, name, loader))
+        rows.append(token_row(bundle, variant, name, loader, PRECISIONS[name].allowed_tokens))
     if bundle.manifest.dus is not None and name in bundle.graph("dus/mask_decoder").variants:
         rows.append(track_row(bundle, variant, name, loader))
     return rows

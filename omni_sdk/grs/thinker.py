@@ -55,6 +55,7 @@ class GraphThinker:
         self._audio = loader.load(bundle, "grs/audio")
         self._embed = open_embedding(loader, bundle)
         self._decoder = loader.load(bundle, "grs/decoder")
+        self._left_padding = bundle.graph("grs/decoder").left_padding
         names = [
             f"{i}.{part}" for i in range(self.spec.decoder.num_layers) for part in ("key", "value")
         ]
@@ -80,6 +81,8 @@ class GraphThinker:
             return []
         for request in requests:
             check_positions(request, config.max_new_tokens, self.spec.decoder.max_positions)
+        if not self._left_padding and len({len(r.input_ids) for r in requests}) > 1:
+            return [done for r in requests for done in self.generate([r], config)]
         start = time.perf_counter()
         inputs = self._prompt(requests)
         # The cache stays where the decoder runs.

@@ -187,9 +187,16 @@ class MemoryAttention(nn.Module):  # type: ignore[misc]  # torch is not followed
     pix_feat f[1,C,h,w]; mem_feat f[N,T,hw,M]; mem_tpos i64[T] rows of the temporal table (a prompted
     frame: the last; a frame k steps away: k - 1); obj_ptr f[N,P,C]; ptr_dt f[P] distances over the
     greatest one (max pointers - 1) -> pix_feat_mem f[N,C,h,w].
+
+    Args:
+        model: holds the weights.
+        value_trick: attend over raw memories, see the note; off only to be compared with.
+        blocks: into how many blocks queries are cut, a divisor of h * w; None: `query_blocks`.
     """
 
-    def __init__(self, model: Sam2VideoModel) -> None:
+    def __init__(
+        self, model: Sam2VideoModel, *, value_trick: bool = True, blocks: int | None = None
+    ) -> None:
         super().__init__()
         config = model.config
         if config.memory_attention_num_attention_heads != 1 or (
@@ -206,7 +213,8 @@ class MemoryAttention(nn.Module):  # type: ignore[misc]  # torch is not followed
         self.layers, self.norm = copy.deepcopy(attention.layers), attention.layer_norm
         self.temporal_pointers = config.enable_temporal_pos_encoding_for_object_pointers
         self.pointer_time = model.temporal_positional_encoding_projection_layer
-        self.blocks = query_blocks(self.height * self.width)
+        self.value_trick = value_trick
+        self.blocks = blocks or query_blocks(self.height * self.width)
         halves = torch.cat([torch.arange(0, self.channels, 2), torch.arange(1, self.channels, 2)])
         with torch.no_grad():
             for layer in self.layers:
@@ -254,7 +262,11 @@ class MemoryAttention(nn.Module):  # type: ignore[misc]  # torch is not followed
             y = layer.layer_norm2(x)
             rotated = self._rotate(cross.k_proj(keys)).flatten(1, 2)
             k = torch.cat([rotated, cross.k_proj(pointer_keys)], 1)
-            mixed = cross.v_proj(self._attend(self._rotate(cross.q_proj(y)), k, values))
+            q = self._rotate(cross.q_proj(y))
+            if self.value_trick:
+                mixed = cross.v_proj(self._attend(q, k, values))
+            else:
+                mixed = self._attend(q, k, cross.v_proj(values))
             x = x + cross.o_proj(mixed)
             x = x + layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(x))))
         x = self.norm(x).transpose(1, 2)

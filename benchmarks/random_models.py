@@ -1,0 +1,218 @@
+"""Models of published sizes with random weights, exported once into a cache: what costs are measured on.
+
+Times and memory depend on shapes, not on weights. Weights are drawn so that activations keep their scale
+through the depth; with transformers' initial 0.02 the logits hardly depend on the input, and equal tokens
+or masks would prove nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from omni_export.onnx_export import export_graph
+from omni_export.sam2_graphs import write_graphs
+from omni_export.thinker_graphs import thinker_plans
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+    Sam2VideoConfig,
+    Sam2VideoModel,
+)
+
+from omni_sdk.bundle import Bundle, write_manifest
+from omni_sdk.hf.sam2_checkpoint import dus_spec
+from omni_sdk.manifest import (
+    SCHEMA_VERSION,
+    AudioSpec,
+    DecoderSpec,
+    DusSpec,
+    GraphSpec,
+    GrsSpec,
+    Manifest,
+    PromptSpec,
+    SamplingSpec,
+    TokenSpec,
+    VisionSpec,
+)
+
+HEAD_DIM = 128
+NUM_SPECIAL = 16
+VOCAB = 8192
+MAX_POSITIONS = 8192
+
+
+def sam2_tiny(size: int) -> Sam2VideoModel:
+    """Return a float32 SAM 2.1 with the sizes of facebook/sam2.1-hiera-tiny for S = `size` pixels."""
+    grids = [[size // stride] * 2 for stride in (4, 8, 16)]
+    backbone = {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": 96,
+        "num_attention_heads": 1,
+        "image_size": [size, size],
+        "blocks_per_stage": [1, 2, 7, 2],
+        "embed_dim_per_stage": [96, 192, 384, 768],
+        "num_attention_heads_per_stage": [1, 2, 4, 8],
+        "window_size_per_stage": [8, 4, 14, 7],
+        "global_attention_blocks": [5, 7, 9],
+        "window_positional_embedding_background_size": [7, 7],
+    }
+    config = Sam2VideoConfig(
+        vision_config={
+            "backbone_config": backbone,
+            "backbone_channel_list": [768, 384, 192, 96],
+            "backbone_feature_sizes": grids,
+            "fpn_hidden_size": 256,
+            "fpn_top_down_levels": [2, 3],
+        },
+        prompt_encoder_config={"hidden_size": 256, "image_size": size},
+        image_size=size,
+        memory_attention_rope_feat_sizes=grids[-1],
+        enable_occlusion_spatial_embedding=True,
+        enable_temporal_pos_encoding_for_object_pointers=True,
+    )
+    torch.manual_seed(0)
+    model = Sam2VideoModel(config).eval()
+    _scale_weights(model)
+    with torch.no_grad():
+        # Upstream has two buffers for one random matrix.
+        model.prompt_encoder.shared_embedding.positional_embedding.copy_(
+            model.shared_image_embedding.positional_embedding
+        )
+        model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(2.0)  # objects are present
+    return model
+
+
+def tracker_bundle(cache: Path, model: Sam2VideoModel, name: str) -> Bundle:
+    """Return a bundle of a tracker's graphs, written to `cache` / NAME where it is not there yet."""
+
+    def make(directory: Path) -> tuple[None, DusSpec, dict[str, GraphSpec]]:
+        spec = dus_spec(model, "random")
+        return None, spec, write_graphs(model, spec, directory)
+
+    return _cached(cache / name, make)
+
+
+def thinker(hidden: int, layers: int = 4) -> Any:
+    """Return a float32 thinker whose decoder has Qwen2.5's shapes; vision and audio towers are tiny."""
+    special = {
+        name: i
+        for i, name in enumerate(
+            (
+                "pad_token_id", "eos_token_id", "image_token_index", "video_token_index",
+                "audio_token_index", "vision_start_token_id", "vision_end_token_id",
+                "audio_start_token_id", "audio_end_token_id", "user_token_id",
+            )
+        )
+    }  # fmt: skip
+    ends = {name: special.pop(name) for name in ("pad_token_id", "eos_token_id")}
+    config = Qwen2_5OmniThinkerConfig(
+        audio_config={
+            "num_mel_bins": 16, "encoder_layers": 1, "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 32, "d_model": 16, "max_source_positions": 64, "n_window": 8,
+            "output_dim": hidden,
+        },
+        vision_config={
+            "depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2,
+            "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 16,
+            "out_hidden_size": hidden, "fullatt_block_indexes": [1],
+        },
+        text_config={
+            "vocab_size": VOCAB, "hidden_size": hidden, "intermediate_size": 4 * hidden,
+            "num_hidden_layers": layers, "num_attention_heads": hidden // HEAD_DIM,
+            "num_key_value_heads": max(1, hidden // HEAD_DIM // 8),
+            "max_position_embeddings": MAX_POSITIONS, "use_sliding_window": False,
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24],
+            },
+            "tie_word_embeddings": False, **ends,
+        },
+        position_id_per_seconds=25, seconds_per_chunk=2, tie_word_embeddings=False, **special,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Qwen2_5OmniThinkerForConditionalGeneration(config).eval()
+    _scale_weights(model)
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = ends["pad_token_id"]
+    return model
+
+
+def thinker_bundle(cache: Path, model: Any, name: str) -> Bundle:
+    """Return a bundle of a thinker's graphs, written to `cache` / NAME where it is not there yet."""
+
+    def make(directory: Path) -> tuple[GrsSpec, None, dict[str, GraphSpec]]:
+        spec = thinker_spec(model)
+        words = {str(i): i for i in range(VOCAB)}
+        Tokenizer(WordLevel(words, unk_token="0")).save(str(directory / "tokenizer.json"))
+        plans = thinker_plans(model, spec)
+        return spec, None, {p.name: export_graph(p, directory, compact=False) for p in plans}
+
+    return _cached(cache / name, make)
+
+
+def thinker_spec(model: Any) -> GrsSpec:
+    """Describe a thinker of `thinker` for the manifest; no token ends a completion."""
+    text = model.config.text_config
+    return GrsSpec(
+        vision=VisionSpec(4, 2, 2, 16, (0.5,) * 3, (0.5,) * 3, (64, 4096), (64, 4096)),
+        audio=AudioSpec(16000, 400, 160, 16, 8, 8, 30.0),
+        tokens=TokenSpec(0, (), 2, 3, 4, 5, 6, 7, 8, tuple(range(NUM_SPECIAL))),
+        decoder=DecoderSpec(
+            text.hidden_size,
+            text.num_hidden_layers,
+            text.num_key_value_heads,
+            HEAD_DIM,
+            text.vocab_size,
+            MAX_POSITIONS,
+            25,
+            2.0,
+        ),
+        sampling=SamplingSpec(2.0, 2, 8, "bins", None, True, "omit"),
+        prompts=PromptSpec(None, "reason", "ask", "ground", 64, 64),
+    )
+
+
+def _scale_weights(model: torch.nn.Module) -> None:
+    """Draw matrices with deviation 1 / sqrt(inputs) and small biases, so that signals keep their scale."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2 and "pos_embed" not in name and "embed_tokens" not in name:
+                inputs = parameter[0].numel()
+                parameter.normal_(0, 1 / math.sqrt(inputs), generator=generator)
+            elif "embed_tokens" in name:
+                parameter.normal_(0, 1, generator=generator)
+            elif name.endswith("bias"):
+                parameter.normal_(0, 0.02, generator=generator)
+
+
+def _cached(directory: Path, make: Any) -> Bundle:
+    if not (directory / "manifest.json").exists():
+        print(f"exporting {directory.name} into {directory.parent}", flush=True)
+        draft = directory.with_name(f".{directory.name}")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        grs, dus, graphs = make(draft)
+        write_manifest(
+            draft,
+            Manifest(
+                SCHEMA_VERSION,
+                directory.name,
+                "0",
+                "none",
+                "random weights",
+                {},
+                {},
+                graphs,
+                grs=grs,
+                dus=dus,
+            ),  # fmt: skip
+        )
+        shutil.rmtree(directory, ignore_errors=True)
+        draft.rename(directory)
+    return Bundle.open(directory)
