@@ -70,7 +70,7 @@ class FileVideo(Video):
 
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
         frame_size = (self._index.height, self._index.width)
-        return RgbConverter(frame_size, check_size(size), filter, self._orientation)
+        return RgbConverter(frame_size, check_size(size), filter, self._orientation, self.parity)
 
     def _pictures(self, size: tuple[int, int] | None, filter: Filter, luma: bool) -> Convert:
         """Return what turns a decoded frame into its RGB image and, where asked for, its luma."""
@@ -86,7 +86,7 @@ class FileVideo(Video):
             convert = self._converter(size, filter)
             with self._reader(clock, 1) as reader, media_errors(self._name):
                 for index, frame in decode_linear(reader, set(indices), indices[-1]):
-                    put(index, convert(frame))
+                    put(index, convert.picture(frame))
                 return reader.damaged(None)
         groups = plan_groups(table, indices)
         workers = min(len(groups), self._cpus, _MAX_WORKERS)
@@ -97,7 +97,7 @@ class FileVideo(Video):
             convert = self._converter(size, filter)
 
             def emit(index: int, frame: av.VideoFrame) -> None:
-                put(index, convert(frame))
+                put(index, convert.picture(frame))
 
             for is_quick in (True, False) if self._is_quick else (False,):
                 with (
