@@ -39,6 +39,7 @@ def yuv_to_rgb(
     filter: str,
     inverse: Sequence[int],
     is_full_range: bool,
+    chroma_rows: int = 2,
 ) -> NDArray[np.uint8]: ...
 
 # carrying masks: omni_sdk.dus.carry
@@ -75,3 +76,45 @@ def flow_warp(
     box: tuple[int, int, int, int],
     cell: int,
 ) -> NDArray[np.bool_]: ...
+
+# pixels: omni_sdk.media.fast, omni_sdk.media.patch_layout
+class PlanePixels:
+    def __init__(
+        self,
+        subsampling: tuple[int, int],
+        bits: int,
+        padding_bits: int,
+        chroma_interleaved: bool,
+        siting: tuple[float, float],
+        size: tuple[int, int],
+        wanted: tuple[int, int],
+        filter: str,
+    ) -> None: ...
+    def rgb(
+        self,
+        planes: Sequence[object],
+        strides: Sequence[int],
+        matrix: Sequence[float],
+        turn: tuple[bool, bool, bool],
+        out: NDArray[np.uint8],
+    ) -> None: ...
+    def patches(
+        self,
+        planes: Sequence[object],
+        strides: Sequence[int],
+        matrix: Sequence[float],
+        turn: tuple[bool, bool, bool],
+        sides: tuple[int, int, int],
+        scale: Sequence[float],
+        offset: Sequence[float],
+        out: NDArray[np.floating],
+        frame: int,
+    ) -> None: ...
+
+def patchify(
+    images: NDArray[np.uint8],
+    sides: tuple[int, int, int],
+    tables: NDArray[np.floating],
+    out: NDArray[np.floating],
+    first: int,
+) -> None: ...

@@ -22,16 +22,22 @@ class SamplingConfig:
     Attributes:
         num_frames: frames shown to the reasoner, at least 1; None: the bundle's rule.
         audio: whether the sound is used where there is one.
+        parity: "hf": pixels equal the models' reference preprocessing to the last bit; "fast": one pass
+            from the decoder's planes to what the models read, close to it (`benchmarks/pixels.py` prints
+            the PSNR by format), for frames of the reasoner and the tracker. Keyframes for the grounder, RGB
+            sources and pixel formats that the fast pass does not read are made as with "hf".
     """
 
     num_frames: int | None = None
     audio: bool = True
+    parity: Literal["hf", "fast"] = "hf"
 
     def __post_init__(self) -> None:
         _check(
             self.num_frames is None or self.num_frames >= 1,
             f"num_frames must be at least 1 or None, got {self.num_frames!r}",
         )
+        _check(self.parity in ("hf", "fast"), f"parity must be 'hf' or 'fast', got {self.parity!r}")
 
 
 @dataclass(frozen=True, slots=True)

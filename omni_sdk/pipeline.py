@@ -12,6 +12,7 @@ from omni_sdk.dus.keyframes import choose_keyframes, make_prompts, with_objects
 from omni_sdk.errors import ModelOutputError, PromptError
 from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
 from omni_sdk.loading import load_stages
+from omni_sdk.media.convert import Parity
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.media.observe import observe
 from omni_sdk.media.source import open_source
@@ -169,7 +170,7 @@ class Pipeline:
             _need(self.tracker),
         )
         watch = Stopwatch()
-        with self._open(source, watch) as video:
+        with self._open(source, watch, config.sampling.parity) as video:
             observation = observe(video, reasoner, config.sampling, watch)
             reasoning, status = _reason(reasoner, observation, query, config, watch)
             keyframes = choose_keyframes(
@@ -217,7 +218,7 @@ class Pipeline:
         """
         config = config or PipelineConfig()
         reasoner = _need(self.reasoner)
-        with self._open(source, Stopwatch()) as video:
+        with self._open(source, Stopwatch(), config.sampling.parity) as video:
             observation = observe(video, reasoner, config.sampling, Stopwatch())
         return reasoner.ask(observation, question, config.generation)
 
@@ -227,7 +228,7 @@ class Pipeline:
         """Run System 1 alone: the reasoning and the keyframes that would be grounded."""
         config = config or PipelineConfig()
         reasoner, watch = _need(self.reasoner), Stopwatch()
-        with self._open(source, watch) as video:
+        with self._open(source, watch, config.sampling.parity) as video:
             observation = observe(video, reasoner, config.sampling, watch)
         reasoning, status = _reason(reasoner, observation, query, config, watch)
         keyframes = choose_keyframes(
@@ -264,15 +265,17 @@ class Pipeline:
         if not prompts:
             raise PromptError("track needs at least one prompt; got none")
         tracker, watch = _need(self.tracker), Stopwatch()
-        with self._open(source, watch) as video:
+        with self._open(source, watch, config.sampling.parity) as video:
             size = (video.info.height, video.info.width)
             with TrackedFrames(video, tracker.image_size, watch, overlap=config.overlap) as frames:
                 run = tracker.track(frames, prompts, config.tracking)
                 return build_tracks(list(run), labels or {}, size)
 
-    def _open(self, source: Source, watch: Stopwatch) -> Video:
+    def _open(self, source: Source, watch: Stopwatch, parity: Parity = "hf") -> Video:
         with watch.stage("index"):
-            return open_source(source, limits=self.limits)
+            video = open_source(source, limits=self.limits)
+        video.parity = parity
+        return video
 
 
 def _need(stage: T | None) -> T:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from omni_sdk.config import GenerationConfig, TrackingConfig
     from omni_sdk.manifest import SamplingSpec
     from omni_sdk.media.clock import Clock
+    from omni_sdk.media.patch_layout import Patches, PatchLayout
 
 Image = NDArray[np.uint8]
 Box = NDArray[np.float32]
@@ -28,15 +29,18 @@ class Observation:
     """What the reasoner is shown of a source.
 
     Attributes:
-        frames: (T, h, w, 3) uint8 RGB, already at the reasoner's `frame_size`.
+        frames: (T, h, w, 3) uint8 RGB, already at the reasoner's `frame_size`; (0, h, w, 3) where
+            `patches` holds them.
         clock: maps the reasoner's seconds <-> sampled index <-> real frame index and seconds.
         audio: (N,) float32 mono in [-1, 1] at the reasoner's sampling rate, sample 0 at the first
             video frame; None where there is no sound.
+        patches: the frames as a `PatchReader` wants them; None: they are in `frames`.
     """
 
     frames: Image
     clock: Clock
     audio: NDArray[np.float32] | None = None
+    patches: Patches | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,15 @@ class Reasoner(Protocol):
 
     def ask(self, observation: Observation, question: str, config: GenerationConfig) -> Reasoning:
         """Answer a question in words; `segments` is empty and `answer` is the text."""
+
+
+@runtime_checkable
+class PatchReader(Protocol):
+    """A reasoner that also reads frames which are patches already."""
+
+    @property
+    def patch_layout(self) -> PatchLayout:
+        """How its patches are made."""
 
 
 class Grounder(Protocol):

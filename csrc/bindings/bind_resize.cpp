@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bindings.h"
+#include "buffers.h"
 #include "omni/resize.h"
 
 namespace py = pybind11;
@@ -16,26 +17,13 @@ namespace {
 
 using Images = py::array_t<std::uint8_t, py::array::c_style>;
 
-Filter parse_filter(const std::string& name) {
-  if (name == "bicubic") return Filter::bicubic;
-  if (name == "bilinear") return Filter::bilinear;
-  throw std::invalid_argument("filter must be 'bicubic' or 'bilinear', got '" + name + "'");
-}
-
-ImageSize size_of(std::int64_t height, std::int64_t width) {
-  if (height < 1 || height > max_side || width < 1 || width > max_side) {
-    throw std::invalid_argument("image side out of range");
-  }
-  return {height, width};
-}
-
 Images resize(const Images& images, std::int64_t height, std::int64_t width, const std::string& filter) {
   if (images.ndim() != 4 || images.shape(3) != 3) {
     throw std::invalid_argument("images must have shape (T, H, W, 3)");
   }
   const Filter kernel = parse_filter(filter);
-  const ImageSize from = size_of(images.shape(1), images.shape(2));
-  const ImageSize to = size_of(height, width);
+  const ImageSize from = size_of({images.shape(1), images.shape(2)});
+  const ImageSize to = size_of({height, width});
   Images result({images.shape(0), py::ssize_t{height}, py::ssize_t{width}, py::ssize_t{3}});
   const std::uint8_t* source = images.data();
   std::uint8_t* target = result.mutable_data();
@@ -51,22 +39,11 @@ Images resize(const Images& images, std::int64_t height, std::int64_t width, con
   return result;
 }
 
-// The bytes of one plane of `height` rows of `width` bytes, checked.
-const std::uint8_t* plane_data(const py::buffer& plane, std::int64_t stride, std::int64_t height,
-                               std::int64_t width) {
-  const py::buffer_info memory = plane.request();
-  if (stride < width || stride > max_side * 16 || !PyBuffer_IsContiguous(memory.view(), 'C') ||
-      memory.size * memory.itemsize < (height - 1) * stride + width) {
-    throw std::invalid_argument("a plane holds fewer bytes than its size says");
-  }
-  return static_cast<const std::uint8_t*>(memory.ptr);
-}
-
 // From a decoder's memory: `plane` holds rows of RGB pixels, `row_stride` bytes apart.
 Images resize_plane(const py::buffer& plane, std::int64_t row_stride, std::pair<std::int64_t, std::int64_t> size,
                     std::pair<std::int64_t, std::int64_t> wanted, const std::string& filter) {
-  const ImageSize from = size_of(size.first, size.second);
-  const ImageSize to = size_of(wanted.first, wanted.second);
+  const ImageSize from = size_of(size);
+  const ImageSize to = size_of(wanted);
   const Filter kernel = parse_filter(filter);
   const std::uint8_t* source = plane_data(plane, row_stride, from.height, from.width * 3);
   Images result({py::ssize_t{to.height}, py::ssize_t{to.width}, py::ssize_t{3}});
@@ -78,20 +55,25 @@ Images resize_plane(const py::buffer& plane, std::int64_t row_stride, std::pair<
   return result;
 }
 
-// 4:2:0 planes of a decoder -> RGB of the size `wanted`.
+// 4:2:0 or 4:2:2 planes of a decoder (`chroma_rows`: 2 or 1 rows of luma per row of chroma) -> RGB of the
+// size `wanted`.
 Images yuv_to_rgb(const std::array<py::buffer, 3>& planes, const std::array<std::int64_t, 3>& strides,
                   std::pair<std::int64_t, std::int64_t> size, std::pair<std::int64_t, std::int64_t> wanted,
-                  const std::string& filter, const std::array<std::int32_t, 4>& inverse, bool is_full_range) {
-  const ImageSize from = size_of(size.first, size.second);
-  const ImageSize to = size_of(wanted.first, wanted.second);
+                  const std::string& filter, const std::array<std::int32_t, 4>& inverse, bool is_full_range,
+                  std::int64_t chroma_rows) {
+  const ImageSize from = size_of(size);
+  const ImageSize to = size_of(wanted);
   const Filter kernel = parse_filter(filter);
   if (from.height % 2 || from.width % 2) throw std::invalid_argument("image side out of range: odd");
+  if (chroma_rows != 1 && chroma_rows != 2) throw std::invalid_argument("chroma_rows must be 1 or 2");
+  const std::int64_t chroma_height = from.height / chroma_rows;
   const YuvImage image{plane_data(planes[0], strides[0], from.height, from.width),
-                       plane_data(planes[1], strides[1], from.height / 2, from.width / 2),
-                       plane_data(planes[2], strides[2], from.height / 2, from.width / 2),
+                       plane_data(planes[1], strides[1], chroma_height, from.width / 2),
+                       plane_data(planes[2], strides[2], chroma_height, from.width / 2),
                        strides[0],
                        strides[1],
                        strides[2],
+                       chroma_rows,
                        yuv_coefficients(inverse.data(), is_full_range)};
   Images result({py::ssize_t{to.height}, py::ssize_t{to.width}, py::ssize_t{3}});
   std::uint8_t* target = result.mutable_data();
@@ -118,7 +100,8 @@ void register_resize(py::module_& m) {
         "As resize, from one frame whose (height, width) pixels lie row_stride bytes apart.");
   m.def("yuv_to_rgb", &yuv_to_rgb, py::arg("planes"), py::arg("strides"), py::arg("size"),
         py::arg("wanted"), py::arg("filter"), py::arg("inverse"), py::arg("is_full_range"),
-        "8-bit 4:2:0 planes -> RGB as libswscale on x86, resized; see omni_sdk.media.convert.");
+        py::arg("chroma_rows") = 2,
+        "8-bit 4:2:0 or 4:2:2 planes -> RGB as libswscale on x86, resized; see omni_sdk.media.convert.");
 }
 
 }  // namespace omni::bindings

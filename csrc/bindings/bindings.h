@@ -6,6 +6,7 @@
 namespace omni::bindings {
 
 void register_masks(pybind11::module_& m);
+void register_pixels(pybind11::module_& m);
 void register_propagation(pybind11::module_& m);
 void register_resize(pybind11::module_& m);
 

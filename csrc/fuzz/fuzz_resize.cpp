@@ -63,7 +63,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Bytes luma(source.begin(), source.begin() + static_cast<ptrdiff_t>(height * width));
   const Bytes chroma(source.begin(), source.begin() + static_cast<ptrdiff_t>(height * width / 4));
   const omni::YuvImage image{luma.data(),     chroma.data(),   chroma.data(),
-                             side(width),     side(width / 2), side(width / 2),
+                             side(width),     side(width / 2), side(width / 2), 2,
                              omni::yuv_coefficients(inverse, data[5] & 2)};
   for (size_t y = 0; y < height; ++y)
     image.row_to_rgb(side(y), side(width), packed.data() + y * width * 3);

@@ -1,10 +1,7 @@
 #include "omni/resize.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <stdexcept>
-#include <string>
 
 #include "resize_rows.h"
 
@@ -12,25 +9,6 @@ namespace omni {
 namespace {
 
 using rows::channels;
-
-double filter_value(Filter filter, double x) {
-  x = std::abs(x);
-  if (filter == Filter::bilinear) {
-    return x < 1.0 ? 1.0 - x : 0.0;
-  }
-  constexpr double a = -0.5;  // antialiased bicubic, as PIL; without antialias torch has -0.75
-  if (x < 1.0) {
-    return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
-  }
-  return x < 2.0 ? (((x - 5.0) * x + 8.0) * x - 4.0) * a : 0.0;
-}
-
-void check_side(std::int64_t side) {
-  if (side < 1 || side > max_side) {
-    throw std::invalid_argument("image sides must be in [1, " + std::to_string(max_side) + "], got " +
-                                std::to_string(side));
-  }
-}
 
 // Taps whose weight was rounded to zero are not read.
 void drop_zeros(AxisWeights& weights) {
@@ -85,44 +63,25 @@ AxisWeights axis_weights(std::int64_t input_size, std::int64_t output_size, Filt
   check_side(input_size);
   check_side(output_size);
   const double scale = static_cast<double>(input_size) / static_cast<double>(output_size);
-  const double reach = filter == Filter::bicubic ? 2.0 : 1.0;
-  const double support = scale >= 1.0 ? reach * scale : reach;
-  const double inverse = scale >= 1.0 ? 1.0 / scale : 1.0;
+  const Taps exact = make_taps(input_size, output_size, scale, 0.0, filter);
 
   AxisWeights result;
-  const std::int64_t taps = static_cast<std::int64_t>(std::ceil(support)) * 2 + 1;
-  result.stride = static_cast<std::int32_t>((taps + 3) / 4 * 4);
-  result.starts.resize(static_cast<std::size_t>(output_size));
-  result.counts.resize(static_cast<std::size_t>(output_size));
-  std::vector<double> exact(static_cast<std::size_t>(output_size * result.stride), 0.0);
-  double largest = 0.0;
-  for (std::int64_t i = 0; i < output_size; ++i) {
-    const double center = scale * (static_cast<double>(i) + 0.5);
-    const auto first = std::max<std::int64_t>(static_cast<std::int64_t>(center - support + 0.5), 0);
-    const auto last = std::min<std::int64_t>(static_cast<std::int64_t>(center + support + 0.5), input_size);
-    const auto count = std::clamp<std::int64_t>(last - first, 0, taps);
-    double* row = exact.data() + i * result.stride;
-    double total = 0.0;
-    for (std::int64_t j = 0; j < count; ++j) {
-      row[j] = filter_value(filter, (static_cast<double>(j + first) - center + 0.5) * inverse);
-      total += row[j];
-    }
-    for (std::int64_t j = 0; j < count; ++j) {
-      row[j] = total != 0.0 ? row[j] / total : row[j];
-      largest = std::max(largest, row[j]);
-    }
-    result.starts[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(first);
-    result.counts[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(count);
-  }
+  result.stride = static_cast<std::int32_t>((exact.stride + 3) / 4 * 4);
+  result.starts.assign(exact.starts.begin(), exact.starts.end());
+  result.counts.assign(exact.counts.begin(), exact.counts.end());
+  result.values.assign(static_cast<std::size_t>(output_size * result.stride), 0);
+  const double largest = std::max(0.0, *std::max_element(exact.values.begin(), exact.values.end()));
   while (result.precision < 22 &&
          static_cast<int>(0.5 + largest * static_cast<double>(1 << (result.precision + 1))) < (1 << 15)) {
     ++result.precision;
   }
   const double unit = static_cast<double>(1 << result.precision);
-  result.values.resize(exact.size());
-  std::transform(exact.begin(), exact.end(), result.values.begin(), [unit](double weight) {
-    return static_cast<std::int16_t>(weight * unit + (weight < 0 ? -0.5 : 0.5));
-  });
+  for (std::int64_t i = 0; i < output_size; ++i) {
+    const double* row = exact.values.data() + i * exact.stride;
+    std::transform(row, row + exact.stride, result.values.begin() + i * result.stride, [unit](double weight) {
+      return static_cast<std::int16_t>(weight * unit + (weight < 0 ? -0.5 : 0.5));
+    });
+  }
   drop_zeros(result);
   return result;
 }

@@ -54,7 +54,8 @@ void yuv_row_to_rgb(const std::uint8_t* y, const std::uint8_t* u, const std::uin
 }
 
 void YuvImage::row_to_rgb(std::int64_t row, std::int64_t width, std::uint8_t* rgb) const {
-  yuv_row_to_rgb(y + row * y_stride, u + row / 2 * u_stride, v + row / 2 * v_stride, rgb, width,
+  const std::int64_t chroma_row = row / chroma_rows;
+  yuv_row_to_rgb(y + row * y_stride, u + chroma_row * u_stride, v + chroma_row * v_stride, rgb, width,
                  coefficients);
 }
 

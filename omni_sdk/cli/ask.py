@@ -12,6 +12,7 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("video", help="path of a video or image")
     parser.add_argument("question", help="the question, in words")
     parser.add_argument("--no-audio", action="store_true", help="ignore the sound")
+    common.declare_parity(parser)
     common.declare_model(parser)
     common.declare_limits(parser)
 
@@ -23,7 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
     pipeline = common.load_pipeline(arguments)
     if pipeline.bundle.name == "nano":
         common.say(common.NANO_WARNING)
-    config = PipelineConfig(sampling=SamplingConfig(audio=not arguments.no_audio))
+    config = PipelineConfig(
+        sampling=SamplingConfig(audio=not arguments.no_audio, parity=arguments.parity)
+    )
     reply = pipeline.ask(arguments.video, arguments.question, config=config)
     if reply.thinking.strip():
         common.say(f"thinking: {reply.thinking.strip()}")

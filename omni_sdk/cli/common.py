@@ -57,6 +57,17 @@ def declare_variants(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def declare_parity(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how pixels are made."""
+    parser.add_argument(
+        "--parity",
+        choices=("hf", "fast"),
+        default="hf",
+        help="hf: pixels equal the reference preprocessing to the last bit; fast: one pass from the "
+        "decoder's planes, close to it",
+    )
+
+
 def declare_limits(parser: argparse.ArgumentParser) -> None:
     """Add the option that changes what a source may cost."""
     parser.add_argument(

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.errors import BundleError
-from omni_sdk.grs.patches import Grid
 from omni_sdk.grs.positions import interleave, row_times
+from omni_sdk.media.patch_layout import Grid
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.grs.mel import num_audio_tokens
-from omni_sdk.grs.patches import Grid
+from omni_sdk.media.patch_layout import Grid
 
 if TYPE_CHECKING:
     from omni_sdk.manifest import DecoderSpec, TokenSpec

@@ -22,10 +22,11 @@ from omni_sdk.grs.chat import (
     video_ids,
 )
 from omni_sdk.grs.mel import log_mel, num_audio_tokens, num_mel_frames
-from omni_sdk.grs.patches import Grid, patchify
+from omni_sdk.grs.patches import layout_of, patchify
 from omni_sdk.grs.positions import rope_positions
 from omni_sdk.grs.request import ThinkerRequest, VisionInput
 from omni_sdk.grs.smart_resize import smart_resize
+from omni_sdk.media.patch_layout import Grid, PatchDtype, PatchLayout, PatchValues
 from omni_sdk.media.resize import resize
 
 if TYPE_CHECKING:
@@ -47,26 +48,41 @@ class Processor:
     Args:
         spec: the model's settings.
         tokenizer: the model's own; the processor keeps it and sets its options.
+        pixel_dtype: of the patches.
 
     Raises:
         BundleError: the tokenizer, the token ids or the template names do not fit together.
     """
 
-    def __init__(self, spec: GrsSpec, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, spec: GrsSpec, tokenizer: Tokenizer, *, pixel_dtype: PatchDtype = "float32"
+    ) -> None:
         for name in (spec.prompts.reason, spec.prompts.ask, spec.prompts.ground):
             prompts.template(name)
         self.spec = spec
+        self._pixel_dtype: PatchDtype = pixel_dtype
         self._chat = Chat(tokenizer, spec.tokens)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Processor:
         """Read a verified bundle's tokenizer.json; BundleError if it is none."""
-        return cls(bundle.grs, load_tokenizer(bundle.path("tokenizer.json")))
+        vision = bundle.manifest.graphs.get("grs/vision")
+        dtypes = {tensor.name: tensor.dtype for tensor in vision.inputs} if vision else {}
+        return cls(
+            bundle.grs,
+            load_tokenizer(bundle.path("tokenizer.json")),
+            pixel_dtype="float16" if dtypes.get("pixel_values") == "float16" else "float32",
+        )
 
     @classmethod
     def from_directory(cls, spec: GrsSpec, directory: str | os.PathLike[str]) -> Processor:
         """Read the tokenizer.json of a checkpoint directory; BundleError if there is none."""
         return cls(spec, load_tokenizer(Path(directory) / "tokenizer.json"))
+
+    @property
+    def patch_layout(self) -> PatchLayout:
+        """How patches are made for this model."""
+        return layout_of(self.spec.vision, self._pixel_dtype)
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the (height, width) at which the reasoner wants frames of this size.
@@ -90,7 +106,7 @@ class Processor:
         """Prepare a query for segmentation.
 
         Args:
-            observation: frames at `frame_size`, clock and sound.
+            observation: frames at `frame_size` or patches of `patch_layout`, clock and sound.
             query: 1 to 4,000 characters without control characters.
             max_new_tokens: room for the reply; None: the manifest's.
 
@@ -125,7 +141,9 @@ class Processor:
         """
         height, width = image.shape[:2]
         size = self.image_size(height, width)
-        pixels, grid = patchify(resize(image, size, "bicubic")[None], self.spec.vision)
+        pixels, grid = patchify(
+            resize(image, size, "bicubic")[None], self.spec.vision, self._pixel_dtype
+        )
         text = prompts.render(self.spec.prompts.ground, check_query(description))
         ids = self._prompt([image_ids(self.spec.tokens, self._num_tokens(grid))], text)
         self._check_length(ids, self.spec.prompts.ground_max_new_tokens)
@@ -145,12 +163,8 @@ class Processor:
     ) -> ThinkerRequest:
         """Prepare a question about a clip."""
         clock = observation.clock
-        if len(observation.frames) != clock.num_frames:
-            raise ValueError(
-                f"{len(observation.frames)} frames do not fit a clock of {clock.num_frames}"
-            )
         text = prompts.render(template, check_query(query), seconds=clock.duration_seconds)
-        pixels, grid = patchify(observation.frames, self.spec.vision)
+        pixels, grid = self._pixels(observation)
         sound = self._sound(observation)
         interleaved = sound is not None and self.spec.sampling.audio_in_video
         seconds = self._seconds_per_grid(clock, interleaved=interleaved)
@@ -170,6 +184,23 @@ class Processor:
             mel=mel,
             audio_in_video=interleaved,
         )
+
+    def _pixels(self, observation: Observation) -> tuple[PatchValues, Grid]:
+        """Return the frames' patches, one for each time of the clock."""
+        count, patches = observation.clock.num_frames, observation.patches
+        if patches is not None:
+            temporal, shape = self.spec.vision.temporal_patch_size, self.patch_layout.shape
+            if patches.grid[0] != -(-count // temporal) or patches.values.shape != shape(
+                patches.grid
+            ):
+                raise ValueError(
+                    f"patches {patches.values.shape} of grid {patches.grid} do not fit a clock of {count} "
+                    "frames"
+                )
+            return patches.values, patches.grid
+        if len(observation.frames) != count:
+            raise ValueError(f"{len(observation.frames)} frames do not fit a clock of {count}")
+        return patchify(observation.frames, self.spec.vision, self._pixel_dtype)
 
     def _sound(self, observation: Observation) -> NDArray[np.float32] | None:
         """Return the samples shown to the model; None where there is no sound to show."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from omni_sdk.grs.processor import Processor
     from omni_sdk.grs.request import Completion, Thinker, ThinkerRequest
     from omni_sdk.manifest import SamplingSpec
+    from omni_sdk.media.patch_layout import PatchLayout
     from omni_sdk.stages import Observation
 
 
@@ -51,6 +52,11 @@ class ThinkerReasoner:
             LimitError: one side is more than 200 times the other.
         """
         return self._processor.frame_size(height, width)
+
+    @property
+    def patch_layout(self) -> PatchLayout:
+        """How patches are made for this model."""
+        return self._processor.patch_layout
 
     def reason(self, observation: Observation, query: str, config: GenerationConfig) -> Reasoning:
         """Find the moments that answer a query.

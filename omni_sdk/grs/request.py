@@ -24,13 +24,13 @@ class VisionInput:
     Attributes:
         kind: "image" or "video"; decides the placeholder token.
         pixel_values: (t*h*w, channels*temporal_patch*patch*patch) float32 normalised patches, in
-            the order of Qwen2VLImageProcessor.
+            the order of Qwen2VLImageProcessor; float16 for a vision graph that reads that.
         grid_thw: patches along time, height and width.
         seconds_per_grid: seconds between two rows of the grid in time; 0 for an image.
     """
 
     kind: str
-    pixel_values: NDArray[np.float32]
+    pixel_values: NDArray[np.float32 | np.float16]
     grid_thw: tuple[int, int, int]
     seconds_per_grid: float = 0.0
 

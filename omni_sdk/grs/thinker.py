@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from omni_sdk.config import GenerationConfig
     from omni_sdk.engines.base import EngineLoader
     from omni_sdk.manifest import GrsSpec
+    from omni_sdk.media.patch_layout import PatchValues
 
 Floats = NDArray[np.float32]
 _PADDING_POSITION = 1  # transformers' get_rope_index; masked, so any value would do
@@ -171,10 +172,10 @@ class GraphThinker:
 
     def _vision_calls(
         self, visions: Sequence[VisionInput]
-    ) -> Iterator[tuple[list[tuple[int, int, int]], Floats]]:
+    ) -> Iterator[tuple[list[tuple[int, int, int]], PatchValues]]:
         """Cut the visions between temporal rows and pack the pieces into calls of bounded size."""
         grids: list[tuple[int, int, int]] = []
-        pixels: list[Floats] = []
+        pixels: list[PatchValues] = []
         used = 0
         for vision in visions:
             t, h, w = vision.grid_thw

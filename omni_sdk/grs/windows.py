@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omni_sdk.grs.patches import Grid
+from omni_sdk.media.patch_layout import Grid
 
 if TYPE_CHECKING:
     from omni_sdk.manifest import VisionSpec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, TypeAlias, cast
 
 import av
 import numpy as np
@@ -13,9 +13,14 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from omni_sdk.media.fast import FastConverter, PlanePicture
 from omni_sdk.media.planes import planes_to_rgb
 from omni_sdk.media.resize import Filter, resize
 from omni_sdk.native import core
+
+Parity = Literal["hf", "fast"]
+Picture: TypeAlias = "NDArray[np.uint8] | PlanePicture"
+"""An RGB image, or a frame that becomes one, or patches, where it is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +82,9 @@ class Orientation:
 class RgbConverter:
     """Makes upright RGB arrays of one size; one per thread, for it reuses swscale's state.
 
-    Colours are swscale's, with the matrix and range that the stream states, as in the models' reference
-    preprocessing; the resize equals torchvision's.
+    With parity "hf" colours are swscale's, with the matrix and range that the stream states, as in the
+    models' reference preprocessing; the resize equals torchvision's. With "fast" frames that are resized take
+    `omni_sdk.media.fast`, where it reads their format, else the same way as with "hf".
     """
 
     def __init__(
@@ -87,15 +93,34 @@ class RgbConverter:
         size: tuple[int, int] | None = None,
         filter: Filter = "bicubic",
         orientation: Orientation | None = None,
+        parity: Parity = "hf",
     ) -> None:
         self._frame_size = frame_size
         self._size = size
         self._filter: Filter = filter
         self._orientation = orientation  # None: as each frame says
         self._reformatter = VideoReformatter()
+        # At full size there is nothing to gain: the exact conversion is a single pass, too.
+        is_fast = parity == "fast" and size is not None and size != frame_size
+        self._fast = FastConverter(size, filter) if is_fast and size is not None else None
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """Return the frame as a contiguous (H, W, 3) uint8 array; it may share the decoder's memory."""
+        picture = self.picture(frame)
+        return picture.rgb() if isinstance(picture, PlanePicture) else picture
+
+    def picture(self, frame: av.VideoFrame) -> Picture:
+        """Return the same, but leave the conversion for later where the fast path can do it."""
+        if self._fast is not None:
+            turn = self._orientation or Orientation.of(frame)
+            own = (frame.width, frame.height) if turn.transpose else (frame.height, frame.width)
+            if own == self._frame_size:  # else the resolution changed within the stream
+                fast = self._fast(frame, (turn.transpose, turn.flip_x, turn.flip_y))
+                if fast is not None:
+                    return fast
+        return self._exact(frame)
+
+    def _exact(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         orientation = self._orientation or Orientation.of(frame)
         is_plain = orientation == Orientation() and (frame.height, frame.width) == self._frame_size
         if is_plain:

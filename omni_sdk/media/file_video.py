@@ -79,7 +79,7 @@ class FileVideo(Video):
 
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
         frame_size = (self._index.height, self._index.width)
-        return RgbConverter(frame_size, check_size(size), filter, self._orientation)
+        return RgbConverter(frame_size, check_size(size), filter, self._orientation, self.parity)
 
     def _pictures(self, size: tuple[int, int] | None, filter: Filter, luma: bool) -> Convert:
         """Return what turns a decoded frame into its RGB image and, where asked for, its luma."""
@@ -95,7 +95,7 @@ class FileVideo(Video):
             convert = self._converter(size, filter)
             with self._reader(clock, 1) as reader, media_errors(self._name):
                 for index, frame in decode_linear(reader, set(indices), indices[-1]):
-                    put(index, convert(frame))
+                    put(index, convert.picture(frame))
                 return reader.damaged(None)
         groups = plan_groups(table, indices)
         workers = min(len(groups), self._cpus, _MAX_WORKERS)
@@ -106,7 +106,7 @@ class FileVideo(Video):
             convert = self._converter(size, filter)
 
             def emit(index: int, frame: av.VideoFrame) -> None:
-                put(index, convert(frame))
+                put(index, convert.picture(frame))
 
             is_quick, reorder = self._is_quick, table.reorder_depth
             while share:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from omni_sdk.media.patch_layout import Patches
+
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
@@ -30,11 +32,12 @@ class FrameBatch:
     """Sampled frames, in the order in which they were asked for.
 
     Attributes:
-        frames: (T, H, W, 3) uint8 RGB, rotation applied.
+        frames: (T, H, W, 3) uint8 RGB, rotation applied; (0, H, W, 3) where patches were asked for.
         frame_indices: (T,) int64 presentation-order index of each.
         pts_seconds: (T,) float64 seconds from the source's first frame.
         missing: indices that were asked for and could not be decoded.
-        corrupt: indices that are in `frames` but were decoded from damaged data, or may refer to such.
+        corrupt: indices that are there but were decoded from damaged data, or may refer to such.
+        patches: the frames as patches, where these were asked for.
     """
 
     frames: NDArray[np.uint8]
@@ -42,6 +45,7 @@ class FrameBatch:
     pts_seconds: NDArray[np.float64]
     missing: tuple[int, ...] = ()
     corrupt: tuple[int, ...] = ()
+    patches: Patches | None = None
 
     def __len__(self) -> int:
         return len(self.frame_indices)

@@ -8,7 +8,7 @@ import numpy as np
 
 from omni_sdk.config import SamplingConfig
 from omni_sdk.media.clock import Clock
-from omni_sdk.stages import Observation, Reasoner
+from omni_sdk.stages import Observation, PatchReader, Reasoner
 
 if TYPE_CHECKING:
     from omni_sdk.manifest import SamplingSpec
@@ -44,11 +44,16 @@ def observe(
         config.num_frames or num_frames(spec, info.duration_seconds, info.num_frames),
         info.num_frames,
     )
+    # Planes become patches at once; with "hf" they become images, as the reference has them.
+    layout = None
+    if config.parity == "fast" and isinstance(reasoner, PatchReader):
+        layout = reasoner.patch_layout
     with watch.stage("decode"):
         batch = video.sample(
             num_frames=count,
             strategy=spec.strategy,
             size=reasoner.frame_size(info.height, info.width),
+            patches=layout,
         )
     clock = Clock(
         frame_indices=np.asarray(batch.frame_indices, np.int64),
@@ -61,4 +66,4 @@ def observe(
         with watch.stage("audio"):
             clip = video.audio(sampling_rate=reasoner.sampling_rate)
             audio = None if clip is None else clip.samples
-    return Observation(batch.frames, clock, audio)
+    return Observation(batch.frames, clock, audio, batch.patches)

@@ -1,5 +1,8 @@
 """Decoder's planes -> RGB in one native pass, where that is libswscale's result to the last bit.
 
+8-bit 4:2:0 and 4:2:2 of even size are converted here; all else (4:4:4, NV12, 10 bit, RGB ..) by libswscale
+itself, whose general scaler has another arithmetic for it.
+
 libswscale writes a whole RGB frame first, which costs more than the resize and holds the frame twice.
 The native pass has the arithmetic of its x86 converter. Other builds of libswscale (other processors,
 other versions) may round otherwise: so each width, matrix and range is first compared on a frame of
@@ -30,6 +33,8 @@ _INVERSE = {
 }
 _FULL_RANGE = 2
 _CHECK_ROWS = 16
+_CHROMA_ROWS = {"yuv420p": 2, "yuvj420p": 2, "yuv422p": 1, "yuvj422p": 1}
+"""Rows of luma per row of chroma."""
 
 
 def planes_to_rgb(
@@ -44,11 +49,11 @@ def planes_to_rgb(
 
     Returns:
         (height, width, 3) uint8, equal to libswscale's RGB and `resize`; None where that is not certain
-        or the frame is not 8-bit 4:2:0 of even size.
+        or the frame is not 8-bit 4:2:0 or 4:2:2 of even size.
     """
     space, is_full = int(frame.colorspace), int(frame.color_range) == _FULL_RANGE
     if (
-        frame.format.name not in ("yuv420p", "yuvj420p")
+        frame.format.name not in _CHROMA_ROWS
         or frame.interlaced_frame  # libswscale may take the fields apart
         or frame.width % 2
         or frame.height % 2
@@ -65,12 +70,13 @@ def _convert(
     if native is None or inverse is None:
         return None
     own = (frame.height, frame.width)
-    is_full = int(frame.color_range) == _FULL_RANGE or frame.format.name == "yuvj420p"
+    name = frame.format.name
+    is_full = int(frame.color_range) == _FULL_RANGE or name.startswith("yuvj")
     strides = [plane.line_size for plane in frame.planes]
     if min(strides[0], 2 * strides[1], 2 * strides[2]) < frame.width:
         return None
     result: NDArray[np.uint8] = native.yuv_to_rgb(
-        frame.planes, strides, own, size or own, filter, inverse, is_full
+        frame.planes, strides, own, size or own, filter, inverse, is_full, _CHROMA_ROWS[name]
     )
     return result
 

@@ -24,6 +24,42 @@ def _filter_values(name: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
 
 
+def exact_weights(
+    input_size: int, output_size: int, scale: float, shift: float, filter_name: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the taps of one axis before they are rounded.
+
+    Args:
+        input_size: samples in, at least 1.
+        output_size: samples out, at least 1.
+        scale: input samples per output sample; above 1 it stretches the filter.
+        shift: output i has its centre at scale * (i + 0.5) + shift, input k its own at k + 0.5.
+        filter_name: "bicubic" or "bilinear".
+
+    Returns:
+        (output_size, K) int64 input positions, beyond the input where the weight is 0, and (output_size, K)
+        float64 weights whose rows sum to 1.
+    """
+    reach = 2.0 if filter_name == "bicubic" else 1.0
+    support = reach * scale if scale >= 1.0 else reach
+    inverse = 1.0 / scale if scale >= 1.0 else 1.0
+    taps = math.ceil(support) * 2 + 1
+    center = scale * (np.arange(output_size) + 0.5) + shift
+    first = np.maximum((center - support + 0.5).astype(np.int64), 0)
+    last = np.minimum((center + support + 0.5).astype(np.int64), input_size)
+    count = np.clip(last - first, 0, taps)
+    offsets = np.arange(taps)
+    positions = first[:, None] + offsets
+    exact = _filter_values(filter_name, (positions - center[:, None] + 0.5) * inverse)
+    exact[offsets >= count[:, None]] = 0.0
+    # Summed tap by tap: numpy's pairwise sum would differ in the last bit from the native loop.
+    total = np.zeros(output_size)
+    for tap in range(taps):
+        total += exact[:, tap]
+    exact /= np.where(total != 0.0, total, 1.0)[:, None]
+    return positions, exact
+
+
 @functools.lru_cache(maxsize=64)
 def axis_weights(
     input_size: int, output_size: int, filter_name: str
@@ -39,24 +75,9 @@ def axis_weights(
         (output_size, K) int64 positions clipped to the input, (output_size, K) int32 weights that are 0
         beyond a sample's taps, and the number of fractional bits.
     """
-    scale = input_size / output_size
-    reach = 2.0 if filter_name == "bicubic" else 1.0
-    support = reach * scale if scale >= 1.0 else reach
-    inverse = 1.0 / scale if scale >= 1.0 else 1.0
-    taps = math.ceil(support) * 2 + 1
-    center = scale * (np.arange(output_size) + 0.5)
-    first = np.maximum((center - support + 0.5).astype(np.int64), 0)
-    last = np.minimum((center + support + 0.5).astype(np.int64), input_size)
-    count = np.clip(last - first, 0, taps)
-    offsets = np.arange(taps)
-    positions = first[:, None] + offsets
-    exact = _filter_values(filter_name, (positions - center[:, None] + 0.5) * inverse)
-    exact[offsets >= count[:, None]] = 0.0
-    # Summed tap by tap: numpy's pairwise sum would differ in the last bit from the native loop.
-    total = np.zeros(output_size)
-    for tap in range(taps):
-        total += exact[:, tap]
-    exact /= np.where(total != 0.0, total, 1.0)[:, None]
+    positions, exact = exact_weights(
+        input_size, output_size, input_size / output_size, 0.0, filter_name
+    )
     largest = float(exact.max(initial=0.0))
     precision = 0
     while precision < 22 and int(0.5 + largest * (1 << (precision + 1))) < 1 << 15:

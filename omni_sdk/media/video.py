@@ -9,20 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.errors import LimitError, MediaError
+from omni_sdk.media.convert import Parity, Picture
 from omni_sdk.media.frames import AudioClip, FrameBatch, VideoFrame, VideoIndex
 from omni_sdk.media.limits import MediaLimits
+from omni_sdk.media.patch_layout import PatchLayout
 from omni_sdk.media.resize import MAX_SIDE, Filter
 from omni_sdk.media.select import Strategy, select_frames
+from omni_sdk.media.targets import ImageTarget, PatchTarget
 from omni_sdk.results import VideoInfo
 
-Put = Callable[[int, "NDArray[np.uint8] | None"], None]  # frame index, image; None takes it back
+Put = Callable[[int, "Picture | None"], None]  # frame index, picture; None takes it back
 
 
 class Video(ABC):
     """A source of frames and sound. A context manager; one thread at a time.
 
     Frame indices are presentation order, times are seconds from the first frame.
+
+    Attributes:
+        parity: how resized frames are made, to be set before any is asked for. "hf": equal to the models'
+            reference preprocessing to the last bit; "fast": `omni_sdk.media.fast`, where it reads the pixel
+            format.
     """
+
+    parity: Parity = "hf"
 
     def __init__(
         self, name: str, index: VideoIndex, limits: MediaLimits, *, has_audio: bool
@@ -94,6 +104,7 @@ class Video(ABC):
         strategy: Strategy = "linspace",
         size: tuple[int, int] | None = None,
         filter: Filter = "bicubic",
+        patches: PatchLayout | None = None,
     ) -> FrameBatch:
         """Return frames named in exactly one way (see `select_frames`).
 
@@ -106,6 +117,7 @@ class Video(ABC):
                 spans of the duration.
             size: (height, width) in pixels to resize to; None: as they are.
             filter: "bicubic" or "bilinear", antialiased.
+            patches: give normalised patches in the place of images.
 
         Raises:
             ValueError: bad arguments; IndexError for a frame outside the video.
@@ -121,7 +133,7 @@ class Video(ABC):
             times_seconds=times_seconds,
             strategy=strategy,
         )
-        return self._batch(wanted, size, filter)
+        return self._batch(wanted, size, filter, patches)
 
     def fetch(self, indices: Sequence[int] | NDArray[np.int64]) -> FrameBatch:
         """Return these frames at full resolution; errors as `sample`."""
@@ -209,27 +221,36 @@ class Video(ABC):
         """
 
     def _batch(
-        self, wanted: NDArray[np.int64], size: tuple[int, int] | None, filter: Filter
+        self,
+        wanted: NDArray[np.int64],
+        size: tuple[int, int] | None,
+        filter: Filter,
+        patches: PatchLayout | None,
     ) -> FrameBatch:
         self._check_open()
         height, width = check_size(size) or (self._index.height, self._index.width)
-        num_bytes = len(wanted) * height * width * 3
+        target = (
+            ImageTarget(len(wanted), (height, width))
+            if patches is None
+            else PatchTarget(len(wanted), (height, width), patches)
+        )
+        num_bytes = target.num_bytes
         if num_bytes > self._limits.max_batch_bytes:
             raise LimitError(
                 f"{len(wanted)} frames of {width}x{height} take {num_bytes} bytes, more than "
                 f"max_batch_bytes={self._limits.max_batch_bytes}; ask for fewer or smaller frames"
             )
-        frames = np.empty((len(wanted), height, width, 3), np.uint8)
+        target.allocate()
         distinct, place = np.unique(wanted, return_inverse=True)
         came: set[int] = set()
 
-        def put(index: int, image: NDArray[np.uint8] | None) -> None:
-            if image is None:
+        def put(index: int, picture: Picture | None) -> None:
+            if picture is None:
                 came.discard(index)
                 return
             came.add(index)
             for at in np.flatnonzero(place == np.searchsorted(distinct, index)):
-                frames[at] = image
+                target.put(int(at), picture)
 
         corrupt = self._decode([int(i) for i in distinct], size, filter, put) & came
         self._corrupt |= corrupt
@@ -239,14 +260,16 @@ class Video(ABC):
             raise MediaError(
                 f"{self._name!r}: none of the {len(distinct)} wanted frames can be decoded"
             )
-        kept = ~np.isin(wanted, missing)
+        kept = np.flatnonzero(~np.isin(wanted, missing))
         indices = wanted[kept]
+        frames, patched = target.finish(kept)
         return FrameBatch(
-            frames=frames if not missing else frames[kept],
+            frames=frames,
             frame_indices=indices,
             pts_seconds=self._index.pts_seconds[indices],
             missing=missing,
             corrupt=tuple(sorted(corrupt)),
+            patches=patched,
         )
 
     def _check_open(self) -> None:

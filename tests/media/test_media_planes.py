@@ -31,7 +31,7 @@ def by_swscale(frame: av.VideoFrame) -> np.ndarray:
 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("color_range", [0, 1, 2])
-@pytest.mark.parametrize("format", ["yuv420p", "yuvj420p"])
+@pytest.mark.parametrize("format", ["yuv420p", "yuvj420p", "yuv422p", "yuvj422p"])
 def test_every_matrix_and_range(space, color_range, format) -> None:
     frame = noise(64, 256, format, seed=space)
     frame.colorspace, frame.color_range = space, color_range
@@ -42,8 +42,9 @@ def test_every_matrix_and_range(space, color_range, format) -> None:
 
 
 @pytest.mark.parametrize("width", [2, 4, 6, 8, 10, 14, 30, 50, 62, 64, 126, 130, 254, 426, 854])
-def test_every_width(width) -> None:
-    frame = noise(18, width)
+@pytest.mark.parametrize("format", ["yuv420p", "yuv422p"])
+def test_every_width(width, format) -> None:
+    frame = noise(18, width, format)
     full = by_swscale(frame)
     for size in (None, (18, width), (7, width), (18, 33), (9, 21), (40, 900)):
         expected = full if size is None else resize(full, size, "bilinear")
@@ -51,12 +52,14 @@ def test_every_width(width) -> None:
         np.testing.assert_array_equal(found, expected, str(size))
 
 
-@pytest.mark.parametrize("format", ["yuv422p", "yuv444p", "nv12", "yuv420p10le", "gray", "gbrp"])
+@pytest.mark.parametrize(
+    "format", ["yuv444p", "nv12", "yuv420p10le", "yuv422p10le", "p010le", "gray", "gbrp"]
+)
 def test_other_formats_are_left_to_swscale(format) -> None:
     frame = noise(32, 64, format)
     if format.endswith("10le"):
         for plane in frame.planes:
-            np.frombuffer(plane, np.uint16)[:] &= 1023
+            np.frombuffer(plane, np.uint16)[:] &= 0xFFC0 if format == "p010le" else 1023
     assert planes.planes_to_rgb(frame, None, "bicubic") is None
     expected = resize(by_swscale(frame), (9, 17))
     np.testing.assert_array_equal(RgbConverter((32, 64), (9, 17), "bicubic")(frame), expected)

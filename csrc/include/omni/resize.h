@@ -10,11 +10,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "omni/taps.h"
 #include "omni/yuv_rgb.h"
 
 namespace omni {
-
-enum class Filter { bilinear, bicubic };
 
 // Weights of one axis: output i = sum_j values[i * stride + j] * input[starts[i] + j], j < counts[i].
 struct AxisWeights {
@@ -25,8 +24,7 @@ struct AxisWeights {
   unsigned precision = 0;            // fractional bits
 };
 
-// Sizes are in [1, max_side]; throws std::invalid_argument otherwise.
-constexpr std::int64_t max_side = 1 << 20;
+// Throws std::invalid_argument for a size outside [1, max_side].
 AxisWeights axis_weights(std::int64_t input_size, std::int64_t output_size, Filter filter);
 
 struct ImageSize {
