@@ -43,11 +43,12 @@ def tiny_config() -> Any:
 @pytest.fixture(scope="session")
 def make_learner(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a maker of (learner, tokenizer) for a configuration."""
-    from omni_sdk.grs.processor import Processor
-    from omni_sdk.hf.checkpoint import read_spec
     from omni_training.nano.model import build_thinker, save_thinker
     from omni_training.nano.stages import Learner
     from omni_training.nano.vocabulary import build_tokenizer
+
+    from omni_sdk.grs.processor import Processor
+    from omni_sdk.hf.checkpoint import read_spec
 
     def maker(config: Any) -> Any:
         tokenizer = build_tokenizer(config.model.image_pixels)

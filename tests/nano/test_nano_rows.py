@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omni_training.nano.pictures import frames
+from omni_training.nano.rows import IGNORE
+from omni_training.nano.vocabulary import UNKNOWN
+
 from omni_sdk.demo import texts
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.demo.world import NEXT
 from omni_sdk.hf.thinker import HfThinker
-from omni_training.nano.pictures import frames
-from omni_training.nano.rows import IGNORE
-from omni_training.nano.vocabulary import UNKNOWN
 
 
 @pytest.fixture(scope="module")

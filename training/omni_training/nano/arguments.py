@@ -31,7 +31,9 @@ def add_nano_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluate", metavar="CHECKPOINT", type=Path,
         help="train nothing: test this checkpoint on held-out clips, table and JSON into DIR",
     )  # fmt: skip
-    parser.add_argument("--clips", type=int, default=100, help="of each family, to evaluate on (100)")
+    parser.add_argument(
+        "--clips", type=int, default=100, help="of each family, to evaluate on (100)"
+    )
     parser.add_argument(
         "--mp4", action="store_true", help="evaluate on clips read from mp4 files, not from frames"
     )

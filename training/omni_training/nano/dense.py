@@ -61,9 +61,7 @@ class PictureHead(nn.Module):
         bce = F.binary_cross_entropy_with_logits(present, truth.present)
         distance = (box[some] - truth.box[some]).abs()
         loss = 12 * bce + F.cross_entropy(shape[some], truth.shape[some]) + 8 * distance.mean()
-        loss = loss + F.cross_entropy(
-            out[:, -len(SHAPES) :], truth.dominant, ignore_index=-1
-        )
+        loss = loss + F.cross_entropy(out[:, -len(SHAPES) :], truth.dominant, ignore_index=-1)
         with torch.no_grad():
             hit, wanted = present > 0, truth.present > 0.5
             both = 2 * (hit & wanted).sum() / (hit.sum() + wanted.sum()).clamp(min=1)
@@ -159,7 +157,9 @@ def pair_batch(
         for first in rng.permutation(STEPS // 2)[:4]:
             steps = (2 * int(first), 2 * int(first) + 1)
             patches.append(patchify(frames(scene, steps, side, rng), vision)[0])
-            targets.append(picture_targets(scene, steps, side // vision.patch_size // vision.merge_size))
+            targets.append(
+                picture_targets(scene, steps, side // vision.patch_size // vision.merge_size)
+            )
     return (
         torch.from_numpy(np.concatenate(patches[:count])),
         side // vision.patch_size,
@@ -178,7 +178,9 @@ def image_batch(
         scene = maker.scene(rng)
         for step in rng.permutation(STEPS)[:2]:
             patches.append(patchify(frames(scene, [int(step)], side, rng), vision)[0])
-            targets.append(image_targets(scene, int(step), side // vision.patch_size // vision.merge_size))
+            targets.append(
+                image_targets(scene, int(step), side // vision.patch_size // vision.merge_size)
+            )
     return (
         torch.from_numpy(np.concatenate(patches[:count])),
         side // vision.patch_size,

@@ -31,7 +31,9 @@ class TokenLoss:
         squares = (numbers[:, None] - numbers[None]) ** 2
         self._soft = torch.softmax(-squares / (2 * deviation**2), dim=1)
 
-    def __call__(self, head: torch.nn.Module, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, head: torch.nn.Module, states: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the loss and the most likely token of each target.
 
         Args:

@@ -39,7 +39,11 @@ class DevelopmentSet:
         self._classes = _token_classes(tokenizer)
         self._marks = {
             name: tokenizer.token_to_id(text)
-            for name, text in (("target", " target"), ("close", "</think><answer>"), ("last", " last"))
+            for name, text in (
+                ("target", " target"),
+                ("close", "</think><answer>"),
+                ("last", " last"),
+            )
         }
 
     @torch.no_grad()
@@ -109,7 +113,9 @@ class DevelopmentSet:
                 continue
             present.append(said == opener)
             boxes = [a[row, place + 1 : place + 9 : 2] - first for a in (predicted, targets)]
-            value = box_iou(boxes[:1], boxes[1:])[0, 0] if (boxes[0][2:] > boxes[0][:2]).all() else 0.0
+            value = (
+                box_iou(boxes[:1], boxes[1:])[0, 0] if (boxes[0][2:] > boxes[0][:2]).all() else 0.0
+            )
             ious.append(float(value))
         means = {"box_iou": ious, "box_present": present, "box_absent": absent}
         return {name: round(float(np.mean(v)), 3) for name, v in means.items()}

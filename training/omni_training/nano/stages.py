@@ -142,9 +142,7 @@ class Learner(nn.Module):
             table, _ = self.table.loss(tapped[:, ends], truth)
             scores = {"reason_loss": float(loss.detach()), "table_loss": float(table.detach())}
             return loss + config.table_weight * table, scores
-        batch = self.maker.grounder(
-            rng, config.frames, config.descriptions, config.absent_half
-        )
+        batch = self.maker.grounder(rng, config.frames, config.descriptions, config.absent_half)
         last, _, pictures = self.states(batch)
         loss, _ = self._token_loss(batch, last)
         if self._frozen_towers:

@@ -48,9 +48,7 @@ class TableHead(nn.Module):
             zip([n for n, _ in FIELDS], out.split([n for _, n in FIELDS], dim=-1), strict=True)
         ):
             wanted = truth[..., index]
-            total = total + F.cross_entropy(
-                part.flatten(0, -2), wanted.flatten(), ignore_index=-1
-            )
+            total = total + F.cross_entropy(part.flatten(0, -2), wanted.flatten(), ignore_index=-1)
             known = wanted >= 0
             scores[name] = float((part.argmax(-1) == wanted)[known].float().mean())
         return total / len(FIELDS), scores
@@ -75,7 +73,9 @@ def _truth(scene: Scene, rows: int) -> NDArray[np.int64]:
                 1 + SHAPES.index(item.shape),
                 item.enter,
                 min(now, item.leave) - 1,
-                _MOTIONS.index(item.direction if moves else "still") if now > item.enter + 1 else -1,
+                _MOTIONS.index(item.direction if moves else "still")
+                if now > item.enter + 1
+                else -1,
                 stopped,
             )
     return table

@@ -64,9 +64,9 @@ def hear(audio: Any, mel: Tensor) -> Tensor:
     return heard
 
 
-def read(language: Any, embeds: Tensor, positions: Tensor, mask: Tensor | None, tap: int) -> tuple[
-    Tensor, Tensor
-]:
+def read(
+    language: Any, embeds: Tensor, positions: Tensor, mask: Tensor | None, tap: int
+) -> tuple[Tensor, Tensor]:
     """Run the language model.
 
     Args:
