@@ -84,6 +84,7 @@ class NanoConfig:
         sounds: clips in a sound batch.
         texts: rows in a text batch, half of them drills.
         drills: look-ups in a drill.
+        texts_beside: rows of words in a batch of the last stage.
         clips: reasoner's rows in a batch of the last stage.
         frames: grounder's frames in such a batch.
         descriptions: asked of each such frame at once.
@@ -103,7 +104,7 @@ class NanoConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     dense: StageConfig = StageConfig(steps=3600, learning_rate=2.5e-3, report=300)
     sound: StageConfig = StageConfig(steps=300, learning_rate=2e-3, report=100)
-    text: StageConfig = StageConfig(steps=800, learning_rate=1.7e-3, report=150)
+    text: StageConfig = StageConfig(steps=700, learning_rate=1.7e-3, report=150)
     sft: StageConfig = StageConfig(
         steps=4200, learning_rate=1.5e-3, warmup=80, hold=0.35, report=210
     )
@@ -113,13 +114,14 @@ class NanoConfig:
     sounds: int = 32
     texts: int = 48
     drills: int = 5
+    texts_beside: int = 24
     clips: int = 24
     frames: int = 10
     descriptions: int = 5
     absent_half: float = 0.7
     plan: str = "gdgdt"
     tower_rate: float = 0.3
-    thaw: float = 0.15
+    thaw: float = 0.4
     table_weight: float = 0.3
     dense_weight: float = 0.5
     weight_decay: float = 0.01

@@ -123,8 +123,11 @@ class Learner(nn.Module):
         tokens = hear(self.thinker.model.audio_tower, mel.to(device))
         return self.sounds.loss(tokens, tones.to(device))
 
-    def _text(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
-        batch = self.maker.words(rng, self.config.texts, self.config.drills)
+    def _text(
+        self, number: int, rng: np.random.Generator, stage: str = "text"
+    ) -> tuple[Tensor, Scores]:
+        count = self.config.texts_beside if stage == "sft" else self.config.texts
+        batch = self.maker.words(rng, count, self.config.drills)
         loss, _ = self._token_loss(batch, self.states(batch)[0])
         return loss, {"text_loss": float(loss.detach())}
 
@@ -132,7 +135,7 @@ class Learner(nn.Module):
         config = self.config
         kind = config.plan[number % len(config.plan)]
         if kind == "t":
-            return self._text(number, rng)
+            return self._text(number, rng, "sft")
         if kind == "g":
             batch = self.maker.reasoner(rng, config.clips)
             last, tapped, _ = self.states(batch)
