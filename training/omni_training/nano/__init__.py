@@ -1,0 +1,1 @@
+"""The nano bundle made from nothing: its world as training data, its models, their training."""
