@@ -127,7 +127,9 @@ def test_a_model_is_a_function_of_its_seed() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
     a, b, c = (m.state_dict() for m in (one, two, other))
     assert all(torch.equal(a[n], b[n]) for n in a)
-    assert not torch.equal(a["object_pointer_proj.proj_in.weight"], c["object_pointer_proj.proj_in.weight"])
+    assert not torch.equal(
+        a["object_pointer_proj.proj_in.weight"], c["object_pointer_proj.proj_in.weight"]
+    )
     frequencies = one.shared_image_embedding.positional_embedding
     assert torch.equal(frequencies, one.prompt_encoder.shared_embedding.positional_embedding)
 

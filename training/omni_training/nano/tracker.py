@@ -190,9 +190,10 @@ class _Run:
 
     def _evaluate(self, name: str, step: int) -> None:
         config = self._config
-        values = evaluate_boxes(self._model, rules=config.rules, clips=4 * config.evaluation_clips)
+        rules = config.rules[-1]
+        values = evaluate_boxes(self._model, rules=rules, clips=4 * config.evaluation_clips)
         if name == "clip":
-            values |= evaluate_clips(self._model, rules=config.rules, clips=config.evaluation_clips)
+            values |= evaluate_clips(self._model, rules=rules, clips=config.evaluation_clips)
         self._write({"stage": name, "step": step, "evaluation": True} | values)
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -284,14 +285,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rules", default="shipped")
     parser.add_argument("--box-steps", type=int)
     parser.add_argument("--clip-steps", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    config = TrackerConfig(seed=arguments.seed, rules=arguments.rules)
+    config = TrackerConfig(seed=arguments.seed)
     for name in STAGES:
         steps = getattr(arguments, f"{name}_steps")
         if steps is not None:

@@ -1,4 +1,4 @@
-"""The state of a tracker's training on disk: whole or not at all, and only for the settings it was made with."""
+"""The state of a tracker's training on disk: whole or not at all, and only for its own settings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omni_sdk.errors import BundleError
 from torch import Tensor
 from transformers import Sam2VideoModel
 
-from omni_sdk.errors import BundleError
 from omni_training.nano.tracker_config import TrackerConfig
 
 FILE = "tracker.pt"

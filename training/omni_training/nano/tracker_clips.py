@@ -8,18 +8,18 @@ Note [Variation]
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-
 from omni_sdk.demo.render import mask_box, object_map, render
 from omni_sdk.demo.scene import Scene, SceneObject, draw_scene
-from omni_sdk.demo.world import DURATION_SECONDS, STAGE
+from omni_sdk.demo.world import DURATION_SECONDS, NEXT, SHIPPED, STAGE, Rules
 from omni_sdk.hf.sam2_checkpoint import IMAGENET_MEAN, IMAGENET_STD
+from torch import Tensor
+
 from omni_training.nano.tracker_config import CELL
 
 FINE = 2
@@ -30,6 +30,8 @@ PRESENT_PIXELS = 8
 
 PROMPT_PIXELS = 30
 """Visible pixels from which an object can be prompted."""
+
+RULES: dict[str, Rules] = {rules.name: rules for rules in (SHIPPED, NEXT)}
 
 Times = NDArray[np.float64]
 
@@ -75,7 +77,13 @@ class _Clip:
 
 
 def draw_batch(
-    rng: np.random.Generator, *, side: int, clips: int, objects: int, length: int, rules: str
+    rng: np.random.Generator,
+    *,
+    side: int,
+    clips: int,
+    objects: int,
+    length: int,
+    rules: Sequence[str],
 ) -> TrackingBatch:
     """Draw clips and prompts.
 
@@ -85,7 +93,7 @@ def draw_batch(
         clips: B.
         objects: per clip, at most.
         length: L in frames.
-        rules: the world's rules, by name.
+        rules: names of the world's rules, drawn from for each clip.
     """
     first = 0 if rng.random() < 0.6 else int(rng.integers(length))
     prompted = {first}
@@ -118,11 +126,16 @@ def normalise(frames: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:
 
 
 def _draw_clip(
-    rng: np.random.Generator, side: int, objects: int, length: int, prompted: list[int], rules: str
+    rng: np.random.Generator,
+    side: int,
+    objects: int,
+    length: int,
+    prompted: list[int],
+    rules: Sequence[str],
 ) -> _Clip:
     """Draw until an object can be seen on all prompted frames."""
     while True:
-        scene = draw_rules_scene(rng, rules)
+        scene = draw_scene(rng, rules=RULES[rules[int(rng.integers(len(rules)))]])
         times = _draw_times(rng, length)
         scene = replace(scene, objects=tuple(_vary(rng, list(scene.objects), times)))
         hidden = _draw_hidden(rng, len(scene.objects), length)
@@ -143,29 +156,16 @@ def _draw_clip(
             return _Clip(np.stack(frames), maps, targets)
 
 
-def draw_rules_scene(rng: np.random.Generator, rules: str) -> Scene:
-    """Draw a scene of the world under some rules.
-
-    Raises:
-        ValueError: no such rules.
-    """
-    if rules != "shipped":
-        raise ValueError(f"unknown rules {rules!r}; expected 'shipped'")
-    return draw_scene(rng)
-
-
 def _draw_times(rng: np.random.Generator, length: int) -> Times:
-    """Return evenly spaced times, 1/16 to 1 s apart, forward or backward."""
+    """Return evenly spaced times, 1/10 to 1 s apart, forward or backward."""
     longest = min(1.0, 0.99 * DURATION_SECONDS / length)
-    spacing = float(np.exp(rng.uniform(np.log(1 / 16), np.log(longest))))
+    spacing = float(np.exp(rng.uniform(np.log(1 / 10), np.log(longest))))
     start = rng.uniform(0, DURATION_SECONDS - spacing * length)
     times = start + spacing * np.arange(length)
     return times[::-1].copy() if rng.random() < 0.5 else times
 
 
-def _vary(
-    rng: np.random.Generator, objects: list[SceneObject], times: Times
-) -> list[SceneObject]:
+def _vary(rng: np.random.Generator, objects: list[SceneObject], times: Times) -> list[SceneObject]:
     """Change speeds and sizes, and lead an object across another."""
     middle = float(rng.uniform(times.min(), times.max()))
     for i, item in enumerate(objects):
@@ -194,7 +194,7 @@ def _moving(
     """Return the object `speed` times as fast, at `place` at a time."""
     vx, vy = speed * item.velocity_xy[0], speed * item.velocity_xy[1]
     start = (place[0] - vx * seconds, place[1] - vy * seconds)
-    return replace(item, start_xy=start, velocity_xy=(vx, vy))
+    return replace(item, start_xy=start, velocity_xy=(vx, vy), stop=None)
 
 
 def _draw_hidden(rng: np.random.Generator, count: int, length: int) -> NDArray[np.bool_]:

@@ -82,7 +82,7 @@ class TrackerConfig:
 
     Attributes:
         seed: of the weights and of every clip.
-        rules: the world's rules, by name.
+        rules: names of the world's rules; clips are drawn from all alike, evaluation is on the last.
         sizes: of the model.
         box: stage 1, a box gives a mask on single frames.
         clip: stage 2, clips are unrolled through the memory.
@@ -93,10 +93,10 @@ class TrackerConfig:
     """
 
     seed: int = 0
-    rules: str = "shipped"
+    rules: tuple[str, ...] = ("shipped", "next")
     sizes: TrackerSizes = field(default_factory=TrackerSizes)
     box: StageConfig = StageConfig(
-        steps=1000,
+        steps=800,
         clips=14,
         objects=3,
         frames=(1, 1),
@@ -106,7 +106,7 @@ class TrackerConfig:
         balance=(1.2, -0.4),
     )
     clip: StageConfig = StageConfig(
-        steps=1500,
+        steps=1400,
         clips=4,
         objects=3,
         frames=(4, 10),
@@ -116,6 +116,6 @@ class TrackerConfig:
         own_presence_share=0.4,
     )
     weight_decay: float = 0.02
-    evaluate_every: int = 250
+    evaluate_every: int = 200
     evaluation_clips: int = 12
     checkpoint_seconds: float = 120.0

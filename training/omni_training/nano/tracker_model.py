@@ -166,9 +166,7 @@ def _initialise_weights(
 
 def _waves(channels: int, height: int, width: int) -> Tensor:
     """(1, channels, height, width) sines and cosines of x and y at six frequencies."""
-    y, x = torch.meshgrid(
-        torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij"
-    )
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     turns = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
     waves = [
         (torch.sin, torch.cos)[c // 2 % 2](math.pi * turns[c // 4 % 6] * (x, y)[c % 2])

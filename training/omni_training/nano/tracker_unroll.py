@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from omni_sdk.hf.sam2_modules import MaskDecoder, MemoryEncoder
 from torch import Tensor
 from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import NO_OBJ_SCORE, get_1d_sine_pe
-
-from omni_sdk.hf.sam2_modules import MaskDecoder, MemoryEncoder
 
 BOX_LABELS = (2, 3)
 
