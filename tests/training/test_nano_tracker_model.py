@@ -7,10 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("trl")
-
+import torch
 from omni_training.nano.tracker_clips import normalise
 from omni_training.nano.tracker_config import StageConfig, TrackerConfig, TrackerSizes
 from omni_training.nano.tracker_model import new_model, open_memory

@@ -1,25 +1,31 @@
-"""How well a tracker tracks on held-out clips, read through the runtime's own rules.
+"""How well a tracker tracks on held-out clips, read through the runtime: from arrays, or from mp4 files.
 
-Truth and frames are drawn at `TRUTH_SIDE` and at the model's size; masks are scored at `TRUTH_SIDE`.
+Every object that can be seen well is tracked through the whole clip from one box. Masks are scored at
+`TRUTH_SIDE` pixels, the size of the demo's files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from omni_sdk.config import TrackingConfig
+from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.render import mask_box, object_map, render
 from omni_sdk.demo.scene import Scene, make_scene
 from omni_sdk.demo.world import DURATION_SECONDS, held_out_seed
 from omni_sdk.dus.masks import rle_decode
-from omni_sdk.dus.tracker import Sam2Tracker
 from omni_sdk.hf.sam2_checkpoint import dus_spec
 from omni_sdk.hf.tracker import HfTracker
+from omni_sdk.media.limits import MediaLimits
 from omni_sdk.metrics.davis import region_similarity
-from omni_sdk.stages import FrameSource, KeyframePrompt, TrackerFrame
+from omni_sdk.pipeline import Pipeline
+from omni_sdk.results import BundleInfo
+from omni_sdk.stages import KeyframePrompt, Tracker, TrackerFrame
 from transformers import Sam2VideoModel
 
 from omni_training.nano.tracker_clips import RULES, perturb_box
@@ -31,6 +37,10 @@ PROMPT_AREA = 0.002
 WRONG_BOX_ERROR = 0.08
 """Deviation of a wrong box's edges over its extent; boxes then overlap the true one by about 0.75."""
 
+Masks = NDArray[np.bool_]
+Track = Callable[[KeyframePrompt], Masks]
+"""From a prompt to (L, H, W) masks."""
+
 
 class SceneFrames:
     """`omni_sdk.stages.FrameSource` over a scene, without a file."""
@@ -41,11 +51,6 @@ class SceneFrames:
         """Show a scene at these times in frames of side x side pixels."""
         self.num_frames = len(times_seconds)
         self._scene, self._size, self._times = scene, (side, side), times_seconds
-
-    def object_maps(self) -> NDArray[np.uint8]:
-        """Return (L, TRUTH_SIDE, TRUTH_SIDE), which object each pixel shows."""
-        size = (TRUTH_SIDE, TRUTH_SIDE)
-        return np.stack([object_map(self._scene, t, size) for t in self._times])
 
     def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
         """Yield frames start, start + 1, ... stop - 1."""
@@ -78,56 +83,11 @@ class TrackScore:
 
     @property
     def after_absence(self) -> NDArray[np.bool_]:
-        """Frames, seen from the prompt, on which the object is back."""
+        """Frames on which the object is back, seen from the prompt."""
         lost = ~self.visible
         forward = np.cumsum(lost[self.prompt :]) > 0
         backward = np.cumsum(lost[self.prompt :: -1])[::-1] > 0
         return self.visible & np.concatenate([backward[:-1], forward])
-
-
-def score_scene(
-    tracker: Sam2Tracker,
-    frames: FrameSource,
-    maps: NDArray[np.uint8],
-    *,
-    error: float,
-    last: bool,
-    rng: np.random.Generator,
-) -> list[TrackScore]:
-    """Track every object of a scene from one box each.
-
-    Args:
-        tracker: whose rules and model are judged.
-        frames: the clip.
-        maps: (L, H, W), which object each pixel of a frame shows.
-        error: of the boxes; see `perturb_box`.
-        last: prompt on the last frame that shows the object whole, else on the first: then the rest of
-            the clip is tracked backward in time.
-        rng: of the errors.
-    """
-    scores = []
-    for target in range(int(maps.max(initial=0))):
-        masks = maps == target + 1
-        areas = masks.sum((1, 2))
-        whole = np.flatnonzero(areas >= 0.6 * areas.max())
-        if areas.max() < PROMPT_AREA * masks[0].size:
-            continue
-        prompt = int(whole[-1 if last else 0])
-        box = np.array(mask_box(masks[prompt]), np.float32)
-        box = perturb_box(rng, box, error, masks.shape[-1])
-        run = tracker.track(frames, [KeyframePrompt(prompt, box[None])], TrackingConfig())
-        found = np.zeros_like(masks)
-        for item in run:
-            found[item.frame_index] = rle_decode(item.masks[0].counts, masks.shape[1:])
-        scores.append(
-            TrackScore(
-                j=np.array([region_similarity(a, b) for a, b in zip(found, masks, strict=True)]),
-                visible=areas > 0,
-                empty=~found.any((1, 2)),
-                prompt=prompt,
-            )
-        )
-    return scores
 
 
 def evaluate_clips(
@@ -140,36 +100,141 @@ def evaluate_clips(
     last: bool = False,
     first_clip: int = 0,
 ) -> dict[str, float]:
-    """Return the means over held-out clips, all objects of each; see `summarise_tracks`."""
-    tracker = _tracker(model)
+    """Score a model on held-out clips that were never files.
+
+    Args:
+        model: on any device.
+        rules: of the world, by name.
+        clips: how many; the families take turns.
+        frames: evenly spaced in each clip.
+        error: of the boxes; see `perturb_box`.
+        last: prompt where an object is seen well for the last time, so that the clip is tracked backward;
+            else where it is seen well first.
+        first_clip: number of the first clip in each family's held-out range.
+
+    Returns:
+        See `summarise_tracks`.
+    """
+    tracker = as_tracker(model)
+    times = [t * DURATION_SECONDS / frames for t in range(frames)]
     scores: list[TrackScore] = []
     for number, scene in enumerate(_held_out(rules, clips, first_clip)):
-        times = [t * DURATION_SECONDS / frames for t in range(frames)]
         source = SceneFrames(scene, tracker.image_size, times)
-        scores += score_scene(
-            tracker,
-            source,
-            source.object_maps(),
-            error=error,
-            last=last,
-            rng=np.random.default_rng(number),
-        )
+
+        def track(prompt: KeyframePrompt, source: SceneFrames = source) -> Masks:
+            size = (source.height, source.width)
+            run = tracker.track(source, [prompt], TrackingConfig())
+            found = {item.frame_index: rle_decode(item.masks[0].counts, size) for item in run}
+            return np.stack([found[t] for t in range(source.num_frames)])
+
+        rng = np.random.default_rng(number)
+        scores += score_objects(_maps(scene, times), track, error=error, last=last, rng=rng)
     return summarise_tracks(scores)
 
 
-def summarise_tracks(scores: list[TrackScore]) -> dict[str, float]:
-    """Return means over frames.
+def evaluate_files(
+    model: Sam2VideoModel | Tracker,
+    *,
+    rules: str = "next",
+    clips: int = 12,
+    fps: float = 8.0,
+    error: float = 0.0,
+    last: bool = False,
+    first_clip: int = 0,
+) -> dict[str, float]:
+    """Score a model, or any tracker, on held-out clips that are written as mp4 and read back.
 
-    j_visible: IoU where the object can be seen; j: on all frames; absent_empty: share of the frames without
-    the object that are answered with an empty mask; j_after_absence; false_absent: share of the frames with
-    it that are answered so; j_prompted: on the prompted frame. A mean of nothing is left out.
+    Arguments as for `evaluate_clips`; `fps` is the files' frame rate.
     """
-    j = np.concatenate([s.j for s in scores])
-    visible = np.concatenate([s.visible for s in scores])
-    empty = np.concatenate([s.empty for s in scores])
-    after = np.concatenate([s.after_absence for s in scores])
+    tracker = as_tracker(model) if isinstance(model, Sam2VideoModel) else model
+    info = BundleInfo(name="tracker", version="0", backend="", device="")
+    pipeline = Pipeline(None, None, tracker, info, MediaLimits())
+    scores: list[TrackScore] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        for number, scene in enumerate(_held_out(rules, clips, first_clip)):
+            truth = write_clip(scene, path, size=(TRUTH_SIDE, TRUTH_SIDE), fps=fps)
+
+            def track(prompt: KeyframePrompt) -> Masks:
+                (found,) = pipeline.track(path, [prompt])
+                return np.stack([found.mask_at(int(t)) for t in found.frame_indices])
+
+            rng = np.random.default_rng(number)
+            maps = _maps(scene, truth.pts_seconds)
+            scores += score_objects(maps, track, error=error, last=last, rng=rng)
+    return summarise_tracks(scores)
+
+
+def evaluate_boxes(
+    model: Sam2VideoModel, *, rules: str = "next", clips: int = 40, first_clip: int = 0
+) -> dict[str, float]:
+    """Return the IoU of the mask that a box gives, on one frame per held-out clip.
+
+    "box_iou": from the true box; "box_iou_wrong": from one with errors of `WRONG_BOX_ERROR`.
+    """
+    tracker = as_tracker(model)
+    ious: dict[str, list[float]] = {"box_iou": [], "box_iou_wrong": []}
+    for number, scene in enumerate(_held_out(rules, clips, first_clip)):
+        rng = np.random.default_rng(number)
+        times = [float(rng.uniform(2, 7))]
+        source = SceneFrames(scene, tracker.image_size, times)
+
+        def track(prompt: KeyframePrompt, source: SceneFrames = source) -> Masks:
+            (item,) = tracker.track(source, [prompt], TrackingConfig())
+            return rle_decode(item.masks[0].counts, (source.height, source.width))[None]
+
+        for name, error in (("box_iou", 0.0), ("box_iou_wrong", WRONG_BOX_ERROR)):
+            found = score_objects(_maps(scene, times), track, error=error, last=False, rng=rng)
+            ious[name] += [float(score.j[0]) for score in found]
+    return {name: float(np.mean(values)) for name, values in ious.items()}
+
+
+def score_objects(
+    maps: NDArray[np.uint8],
+    track: Track,
+    *,
+    error: float,
+    last: bool,
+    rng: np.random.Generator,
+) -> list[TrackScore]:
+    """Track every object of a clip that is seen well, from one box each.
+
+    Args:
+        maps: (L, H, W), which object each pixel of a frame shows; 0: none.
+        track: gives the masks for a prompt.
+        error: of the boxes; see `perturb_box`.
+        last: see `evaluate_clips`.
+        rng: of the errors.
+    """
+    scores = []
+    for target in range(1, int(maps.max(initial=0)) + 1):
+        masks = maps == target
+        areas = masks.sum((1, 2))
+        if areas.max() < PROMPT_AREA * masks[0].size:
+            continue
+        prompt = int(np.flatnonzero(areas >= 0.6 * areas.max())[-1 if last else 0])
+        box = np.array(mask_box(masks[prompt]), np.float32)
+        box = perturb_box(rng, box, error, masks.shape[-1])
+        found = track(KeyframePrompt(prompt, box[None]))
+        j = [region_similarity(a, b) for a, b in zip(found, masks, strict=True)]
+        scores.append(TrackScore(np.array(j), areas > 0, ~found.any((1, 2)), prompt))
+    return scores
+
+
+def summarise_tracks(scores: Sequence[TrackScore]) -> dict[str, float]:
+    """Return means over the frames of all tracks; a mean of nothing is left out.
+
+    j_prompted: IoU on the prompted frame; j_visible: where the object can be seen; j: on all frames, an
+    absence that is answered as such counting 1; absent_empty: share of the frames without the object whose
+    mask is empty; false_absent: of those with it; j_after_absence: IoU where the object is back;
+    absent_frames, after_frames: how many there are.
+    """
+    j, visible, empty, after = (
+        np.concatenate([getattr(score, name) for score in scores])
+        for name in ("j", "visible", "empty", "after_absence")
+    )
     values = {
-        "j_prompted": np.array([s.j[s.prompt] for s in scores]),
+        "j_prompted": np.array([score.j[score.prompt] for score in scores]),
         "j_visible": j[visible],
         "j": j,
         "absent_empty": empty[~visible],
@@ -180,27 +245,14 @@ def summarise_tracks(scores: list[TrackScore]) -> dict[str, float]:
     return means | {"absent_frames": int((~visible).sum()), "after_frames": int(after.sum())}
 
 
-def evaluate_boxes(
-    model: Sam2VideoModel, *, rules: str = "next", clips: int = 40, first_clip: int = 0
-) -> dict[str, float]:
-    """Return the IoU of the mask that a box gives, on one frame per held-out clip.
-
-    "box_iou": from the true box; "box_iou_wrong": from one with errors of `WRONG_BOX_ERROR`.
-    """
-    tracker = _tracker(model)
-    ious: dict[str, list[float]] = {"box_iou": [], "box_iou_wrong": []}
-    for number, scene in enumerate(_held_out(rules, clips, first_clip)):
-        rng = np.random.default_rng(number)
-        source = SceneFrames(scene, tracker.image_size, [float(rng.uniform(2, 7))])
-        maps = source.object_maps()
-        for name, error in (("box_iou", 0.0), ("box_iou_wrong", WRONG_BOX_ERROR)):
-            scored = score_scene(tracker, source, maps, error=error, last=False, rng=rng)
-            ious[name] += [float(s.j[0]) for s in scored]
-    return {name: float(np.mean(values)) for name, values in ious.items()}
-
-
-def _tracker(model: Sam2VideoModel) -> HfTracker:
+def as_tracker(model: Sam2VideoModel) -> HfTracker:
+    """Return the runtime's tracker over a model in memory, with the pixels' mean and deviation of SAM 2."""
     return HfTracker.from_model(model, dus_spec(model, "."), device=str(model.device))
+
+
+def _maps(scene: Scene, times_seconds: Sequence[float]) -> NDArray[np.uint8]:
+    size = (TRUTH_SIDE, TRUTH_SIDE)
+    return np.stack([object_map(scene, t, size) for t in times_seconds])
 
 
 def _held_out(rules: str, clips: int, first_clip: int) -> Iterator[Scene]:
