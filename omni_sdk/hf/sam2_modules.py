@@ -80,10 +80,10 @@ class MaskDecoder(nn.Module):  # type: ignore[misc]  # torch is not followed by 
         multimask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return low_res_masks, iou, obj_ptr and score."""
-        masks, ious, tokens, score = self._candidates(
+        masks, ious, tokens, score = self.candidates(
             pix_feat_mem, feat_s0, feat_s1, point_coords, point_labels
         )
-        choice, token = self._choose(masks, ious, multimask)
+        choice, token = self.choose(masks, ious, multimask)
         size = masks.shape[-2:]
         chosen = torch.gather(masks, 1, choice[:, :, None, None].expand(-1, 1, size[0], size[1]))
         present = score > 0
@@ -96,7 +96,7 @@ class MaskDecoder(nn.Module):  # type: ignore[misc]  # torch is not followed by 
         pointer = torch.where(present, pointer, self.no_pointer)
         return chosen, torch.gather(ious, 1, choice), pointer, score
 
-    def _candidates(
+    def candidates(
         self, pix: Tensor, feat_s0: Tensor, feat_s1: Tensor, coords: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All four masks (N,4,4h,4w), their predicted IoU (N,4), tokens (N,4,C) and score (N,1)."""
@@ -125,7 +125,7 @@ class MaskDecoder(nn.Module):  # type: ignore[misc]  # torch is not followed by 
         ious = decoder.iou_prediction_head(points[:, 0, 1])
         return masks, ious, tokens, decoder.pred_obj_score_head(points[:, 0, 0])
 
-    def _choose(self, masks: Tensor, ious: Tensor, multimask: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, masks: Tensor, ious: Tensor, multimask: Tensor) -> tuple[Tensor, Tensor]:
         """Indices (N,1) of the mask and of the pointer's token.
 
         Of several masks the one with the best predicted IoU, with its token. Otherwise mask 0, or the

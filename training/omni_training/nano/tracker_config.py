@@ -1,0 +1,121 @@
+"""What the tracker's training depends on: nothing else does, so a seed gives one model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omni_sdk.demo.world import STAGE
+
+CELL = 4
+"""Pixels of the input per mask logit, in every SAM 2."""
+
+
+@dataclass(frozen=True)
+class TrackerSizes:
+    """A `Sam2VideoModel` for square images, small enough for one core.
+
+    Attributes:
+        image_size: side of the input in pixels, a multiple of 32.
+        channels: of features, a multiple of 64 (an object pointer is read as `channels / 64` tokens).
+        widths: channels of the encoder's four stages, at 1/4 to 1/32 of the input.
+        blocks: transformer blocks of each stage.
+        heads: attention heads of each stage.
+        attention_layers: layers of the memory attention.
+    """
+
+    image_size: int = 128
+    channels: int = 128
+    widths: tuple[int, int, int, int] = (16, 32, 96, 128)
+    blocks: tuple[int, int, int, int] = (1, 1, 3, 1)
+    heads: tuple[int, int, int, int] = (1, 2, 4, 4)
+    attention_layers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.image_size % 32 or self.image_size < STAGE:
+            raise ValueError(
+                f"image_size must be a multiple of 32, {STAGE} or more; got {self.image_size}"
+            )
+        if self.channels % 64:
+            raise ValueError(f"channels must be a multiple of 64, got {self.channels}")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of the training; AdamW, cosine to `final_rate` of the learning rate.
+
+    Attributes:
+        steps: optimiser steps.
+        clips: clips per step (single frames are clips of length 1).
+        objects: objects per clip, at most.
+        frames: (shortest, longest) clip in frames.
+        learning_rate: after the warm-up.
+        warmup: share of the steps.
+        final_rate: share of the learning rate at the end.
+        balance: share of the mask loss, at the start and at the end, in which object and background weigh
+            the same; without it a model from nothing stays at "all background", with it edges move outward.
+        single_frame_share: of the steps that show single frames instead, as many frames in all.
+        own_presence_share: of the steps whose memories believe the model's own object score; the others
+            are told the truth.
+    """
+
+    steps: int
+    clips: int
+    objects: int
+    frames: tuple[int, int]
+    learning_rate: float
+    warmup: float
+    final_rate: float = 0.02
+    balance: tuple[float, float] = (0.0, 0.0)
+    single_frame_share: float = 0.0
+    own_presence_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.clips, self.objects, self.frames[0]) < 1:
+            raise ValueError(f"steps, clips, objects and frames must be 1 or more: {self}")
+        if self.frames[0] > self.frames[1]:
+            raise ValueError(f"frames must be (shortest, longest), got {self.frames}")
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """A training of the tracker from nothing.
+
+    Attributes:
+        seed: of the weights and of every clip.
+        rules: names of the world's rules; clips are drawn from all alike, evaluation is on the last.
+        sizes: of the model.
+        box: stage 1, a box gives a mask on single frames.
+        clip: stage 2, clips are unrolled through the memory.
+        weight_decay: of matrices.
+        evaluate_every: steps between two evaluations on held-out clips.
+        evaluation_clips: how many.
+        checkpoint_seconds: between two checkpoints; does not change the result.
+    """
+
+    seed: int = 0
+    rules: tuple[str, ...] = ("shipped", "next")
+    sizes: TrackerSizes = field(default_factory=TrackerSizes)
+    box: StageConfig = StageConfig(
+        steps=800,
+        clips=14,
+        objects=3,
+        frames=(1, 1),
+        learning_rate=1.2e-3,
+        warmup=0.04,
+        final_rate=0.1,
+        balance=(1.2, -0.4),
+    )
+    clip: StageConfig = StageConfig(
+        steps=1400,
+        clips=4,
+        objects=3,
+        frames=(4, 10),
+        learning_rate=8e-4,
+        warmup=0.03,
+        single_frame_share=0.15,
+        own_presence_share=0.4,
+    )
+    weight_decay: float = 0.02
+    evaluate_every: int = 200
+    evaluation_clips: int = 12
+    checkpoint_seconds: float = 120.0
