@@ -99,7 +99,12 @@ class WorldFrames:
 
 
 def world_scorer(
-    bundle: str | None = None, *, size: int = 96, max_clips: int = 4, cache_mb: int = 256
+    bundle: str | None = None,
+    *,
+    size: int = 96,
+    max_clips: int = 4,
+    cache_mb: int = 256,
+    threads: int | None = None,
 ) -> ClipScorer:
     """Make a reward worker for the world (a factory for `workers`).
 
@@ -108,15 +113,16 @@ def world_scorer(
         size: side in pixels of the grounder's frames and of the masks.
         max_clips: clips held.
         cache_mb: of tracker encodings held.
+        threads: CPU threads of one operator of the bundle's graphs; None: the engine decides.
     """
     grounder: Any = None
     tracker: Any = None
     if bundle is not None:
         from omni_sdk import Pipeline
 
-        pipeline = Pipeline.from_pretrained(bundle)
+        pipeline = Pipeline.from_pretrained(bundle, threads=threads)
         grounder, tracker = pipeline.grounder, pipeline.tracker
-        share_encodings(tracker, cache_mb << 20)
+        tracker = share_encodings(tracker, cache_mb << 20)
     side = 96 if tracker is None else tracker.image_size
     return ClipScorer(
         lambda sample_id: WorldClip(sample_id, size=size, tracker_size=side),
@@ -126,11 +132,10 @@ def world_scorer(
     )
 
 
-def share_encodings(tracker: Any, max_bytes: int) -> CachedGraphs | None:
-    """Let a tracker over SAM 2 graphs encode a frame once for all rollouts; None for other trackers."""
-    graphs = getattr(tracker, "_graphs", None)
-    if graphs is None:
-        return None
-    cached = CachedGraphs(graphs, max_bytes)
-    tracker._graphs = cached
-    return cached
+def share_encodings(tracker: Any, max_bytes: int) -> Any:
+    """Return a tracker that encodes a frame once for all rollouts; others than SAM 2's come back as given."""
+    from omni_sdk.dus.tracker import Sam2Tracker
+
+    if not isinstance(tracker, Sam2Tracker):
+        return tracker
+    return tracker.with_graphs(CachedGraphs(tracker.graphs, max_bytes))
