@@ -1,4 +1,4 @@
-"""The sound of a scene: a tone whose pitch tells which shape makes it, over faint noise."""
+"""The sound of a scene: tones whose pitch tells which shape makes them, over faint noise."""
 
 from __future__ import annotations
 
@@ -39,22 +39,21 @@ def waveform(scene: Scene, sampling_rate: int = 16_000) -> NDArray[np.float32]:
     count = round(DURATION_SECONDS * sampling_rate)
     offset %= len(table) - count
     wave = table[offset : offset + count] * np.float32(NOISE_AMPLITUDE)
-    if scene.tone is not None:
+    for tone in scene.tones:
         start, end = (
-            round(step * STEP_SECONDS * sampling_rate)
-            for step in (scene.tone.start, scene.tone.end)
+            round(step * STEP_SECONDS * sampling_rate) for step in (tone.start, tone.end)
         )
         times = np.arange(end - start, dtype=np.float32) / sampling_rate
-        pitch = PITCH_HZ[scene.objects[scene.tone.source].shape] * detune
+        pitch = PITCH_HZ[scene.tone_shape(tone)] * detune
         wave[start:end] += (TONE_AMPLITUDE * np.sin(2 * np.pi * pitch * times)).astype(np.float32)
     return wave
 
 
 def tone_pitch_hz(scene: Scene) -> float | None:
-    """Return the pitch of the scene's tone, or None if it is silent."""
+    """Return the pitch of the scene's (first drawn) tone, or None if it is silent."""
     if scene.tone is None:
         return None
-    return PITCH_HZ[scene.objects[scene.tone.source].shape] * _draws(scene)[1]
+    return PITCH_HZ[scene.tone_shape(scene.tone)] * _draws(scene)[1]
 
 
 def _draws(scene: Scene) -> tuple[int, float]:

@@ -1,16 +1,24 @@
-"""What is said about a scene, in the grammar that the shipped model was trained on.
+"""What is said about a scene, in the grammar that the models are trained on.
 
 The reasoner thinks in three parts: a listing (the sound, then every object in the order of `COLORS`), a
-digest (who enters last, who leaves first) and a look-up of the query's deciding word. The answer copies the
-entry on which the look-up ends; "none" gives an empty answer.
+digest (who enters last, who leaves first ...; the same questions whatever is asked) and a look-up of the
+query's deciding word. The answer copies the entries on which the look-up ends; "none" gives an empty answer.
+
+By the rules `NEXT` an object's motion follows its name, where it stops follows its visit, the digest settles
+all of `Rules.digest` with every match, and a look-up may end on two entries.
 """
 
 from __future__ import annotations
 
-from omni_sdk.demo.scene import Scene
-from omni_sdk.demo.world import COLORS, SHAPES, STEP_SECONDS
+from omni_sdk.demo import facts
+from omni_sdk.demo.facts import deciding_word
+from omni_sdk.demo.objects import Scene, SceneObject
+from omni_sdk.demo.world import SHIPPED, STEP_SECONDS
 
-_COLOR_NAMES = tuple(COLORS)
+__all__ = [
+    "deciding_word", "describe", "digest", "format_time", "grounder_answer", "grounder_query",
+    "grs_answer", "json_answer", "listing", "lookup", "target_description", "thinking",
+]  # fmt: skip
 
 
 def format_time(seconds: float) -> str:
@@ -31,53 +39,57 @@ def target_description(scene: Scene) -> str | None:
 
 def listing(scene: Scene) -> str:
     """Return what there is: the sound, then each object with its visit and direction."""
-    text = " silent"
-    if scene.tone is not None:
-        shape = scene.objects[scene.tone.source].shape
-        text = f" sound {shape} {_steps(scene.tone.start, scene.tone.end)}"
-    for item in sorted(scene.objects, key=lambda o: _COLOR_NAMES.index(o.color)):
-        text += f" {item.name} {_steps(item.enter, item.leave)} {item.direction}"
+    text = "" if scene.tones else " silent"
+    for tone in scene.tones:
+        text += f" sound {scene.tone_shape(tone)} {_steps(tone.start, tone.end)}"
+    for index in facts.in_order(scene):
+        text += _entry(scene, scene.objects[index])
     return text
 
 
 def digest(scene: Scene) -> str:
-    """Return the colour of the last to enter and of the first to leave, whatever is asked."""
-    first = scene.first_to_leave
-    color = "none" if first is None else scene.objects[first].color
-    return f" last {scene.objects[scene.last_to_enter].color} first {color}"
-
-
-def deciding_word(query: str) -> str:
-    """Return the word of a query that decides: a colour, shape, last, first, left, right or sound."""
-    words = query.split()
-    return words[1] if words[-1] == "shape" else words[-1]
+    """Return the colours that answer the questions of the rules' digest, whatever is asked."""
+    text = ""
+    for word in scene.rules.digest:
+        colors = [scene.objects[i].color for i in facts.matches(scene, word)] or ["none"]
+        text += f" {word} {' '.join(colors)}"
+    return text
 
 
 def lookup(scene: Scene, word: str) -> str:
     """Return the look-up of a deciding word: " target WORD colour shape", or " target WORD none"."""
-    found = _find(scene, word)
-    if found is None:
-        return f" target {word} none"
-    item = scene.objects[found]
-    via = f" {item.shape}" if word == "sound" else ""
-    return f" target {word}{via} {item.name}"
+    via = ""
+    if word == "sound":  # by the rules SHIPPED: the shape that is heard, then who has it
+        found = () if scene.tone is None else (scene.tone.source,)
+        via = "" if scene.tone is None else f" {scene.tone_shape(scene.tone)}"
+    else:
+        found = facts.matches(scene, word)
+    if scene.rules.name == SHIPPED.name:
+        found = found[:1] if len(found) < 2 else (min(i for i in found if i is not None),)
+    names = [scene.objects[i].name for i in found if i is not None] or ["none"]
+    return f" target {word}{via} {' '.join(names)}"
 
 
 def thinking(scene: Scene) -> str:
     """Return the true reasoning of a scene: listing, digest and look-up."""
-    return listing(scene) + digest(scene) + lookup(scene, deciding_word(scene.query))
+    word = deciding_word(scene.query, scene.rules)
+    return listing(scene) + digest(scene) + lookup(scene, word)
+
+
+def json_answer(scene: Scene) -> str:
+    """Return the true answer, a JSON list of spans and descriptions."""
+    items = [
+        f'{{"start_time":"{format_time(start * STEP_SECONDS)}",'
+        f'"end_time":"{format_time(end * STEP_SECONDS)}",'
+        f'"description":"{describe(scene.objects[index].name)}"}}'
+        for index, (start, end) in scene.answers
+    ]
+    return f"[{','.join(items)}]"
 
 
 def grs_answer(scene: Scene) -> str:
     """Return the reasoner's true completion, `<think>..</think><answer>[..]</answer>`."""
-    items = ""
-    if scene.target is not None and scene.span_seconds is not None:
-        start, end = map(format_time, scene.span_seconds)
-        items = (
-            f'{{"start_time":"{start}","end_time":"{end}",'
-            f'"description":"{target_description(scene)}"}}'
-        )
-    return f"<think>{thinking(scene)}</think><answer>[{items}]</answer>"
+    return f"<think>{thinking(scene)}</think><answer>{json_answer(scene)}</answer>"
 
 
 def grounder_query(description: str) -> str:
@@ -93,22 +105,13 @@ def grounder_answer(description: str, box_xyxy: tuple[int, int, int, int] | None
     return f'[{{"bbox_2d":[{box}],"label":"{description}"}}]'
 
 
+def _entry(scene: Scene, item: SceneObject) -> str:
+    visit = _steps(item.enter, item.leave)
+    if scene.rules.name == SHIPPED.name:
+        return f" {item.name} {visit} {item.direction}"
+    stop = "" if item.stop is None else f" stops {format_time(item.stop * STEP_SECONDS)}"
+    return f" {item.name} {item.direction} {visit}{stop}"
+
+
 def _steps(start: int, end: int) -> str:
     return f"{format_time(start * STEP_SECONDS)} {format_time(end * STEP_SECONDS)}"
-
-
-def _find(scene: Scene, word: str) -> int | None:
-    """Index of the (first) object that a deciding word picks."""
-    if word == "last":
-        return scene.last_to_enter
-    if word == "first":
-        return scene.first_to_leave
-    if word == "sound":
-        return None if scene.tone is None else scene.tone.source
-    if word in COLORS:
-        matches = [o.color == word for o in scene.objects]
-    elif word in SHAPES:
-        matches = [o.shape == word for o in scene.objects]
-    else:
-        matches = [o.direction == word for o in scene.objects]
-    return matches.index(True) if True in matches else None

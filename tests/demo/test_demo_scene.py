@@ -14,8 +14,8 @@ from omni_sdk.demo.scene import Scene, make_scene
 from omni_sdk.demo.world import (
     COLORS,
     DEMO_FAMILIES,
-    FAMILIES,
     SHAPES,
+    SHIPPED,
     STEP_SECONDS,
     STEPS,
     demo_clips,
@@ -69,7 +69,7 @@ def test_scenes_are_those_of_the_training_data(family: str | None) -> None:
     assert digest.hexdigest()[:32] == GOLDEN[family]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SHIPPED.families)
 def test_targets_answer_their_queries(family: str) -> None:
     for number in range(50):
         scene = make_scene(held_out_seed(family, number), family)
