@@ -50,9 +50,7 @@ def run(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
         dtype=getattr(torch, config.model.dtype),
         attn_implementation=config.model.attention,
     )
-    tokenizer = open_tokenizer(
-        config.model.path, model.config, revision=config.model.revision
-    )
+    tokenizer = open_tokenizer(config.model.path, model.config, revision=config.model.revision)
     try:
         trainer = build_trainer(config, model, tokenizer, ids, store, backend)
         trainer.train(resume_from_checkpoint=resume or None)

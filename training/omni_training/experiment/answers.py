@@ -20,7 +20,7 @@ def write_answers(experiment: Experiment, model: str) -> None:
     answers, seconds = answer_clips(
         str(experiment.checkpoint(model)),
         experiment.settings.clips(),
-        experiment.settings.max_completion_tokens,
+        experiment.settings.completion_tokens,
     )
     write_json(
         experiment.answers(model), {"model": model, "cpu_seconds": seconds, "answers": answers}
@@ -34,7 +34,7 @@ def answer_clips(
 
     Args:
         checkpoint: directory of a thinker.
-        clips: "FAMILY:SEED" each.
+        clips: sample names.
         max_tokens: of a completion.
     """
     started = time.process_time()

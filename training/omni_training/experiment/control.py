@@ -7,15 +7,14 @@ further training on such clips would give.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
 from datasets import Dataset
 from omni_sdk.demo.texts import grs_answer
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
+from transformers import Trainer, TrainingArguments
 
 from omni_training import safety
 from omni_training.encoded import PromptMedia, accept_encoded, collate, encode
@@ -47,7 +46,9 @@ class SupervisedTrainer(safety.SafeCheckpoints, Trainer):  # type: ignore[misc]
         """Return the mean loss over the completions' tokens of a batch."""
         thinker = self.accelerator.unwrap_model(model)
         # An unreadable sample is counted by the guard and left out of the batch.
-        readable = [(n, r) for n in inputs[SAMPLE_ID] if (r := self._samples.request(n)) is not None]
+        readable = [
+            (n, r) for n in inputs[SAMPLE_ID] if (r := self._samples.request(n)) is not None
+        ]
         if not readable:
             return sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0
         media = encode(thinker, [PromptMedia.of(r) for _, r in readable])
@@ -107,7 +108,7 @@ def seconds_per_step(experiment: Experiment, seed: int) -> float:
     trainer.add_callback(CpuClock())
     trainer.train()
     clocks = [e["cpu_seconds"] for e in trainer.state.log_history if "loss" in e]
-    return max(1e-3, (clocks[-1] - clocks[0]) / (len(clocks) - 1))
+    return max(1e-3, float(clocks[-1] - clocks[0]) / (len(clocks) - 1))
 
 
 def build_control(
@@ -125,7 +126,9 @@ def build_control(
     s = experiment.settings
     model = Thinker.from_pretrained(s.start, dtype=torch.float32, attn_implementation="sdpa")
     tokenizer = open_tokenizer(s.start, model.config)
-    ids = training_ids(steps * s.control_batch, first=s.first_seed(seed), families=s.families)
+    ids = training_ids(
+        steps * s.control_batch, first=s.first_seed(seed), families=s.families, rules=s.rules
+    )
     every = max(1, round(s.control_save_seconds / per_step)) if per_step else steps
     values: dict[str, Any] = {
         "output_dir": str(experiment.train(f"{CONTROL}/{seed}") / "checkpoints"),

@@ -101,7 +101,7 @@ class ClipCourt:
     """
 
     def __init__(self, judge: Judge, clip: str) -> None:
-        """Render nothing yet; `clip` is "FAMILY:SEED"."""
+        """Render nothing yet; `clip` is a sample's name."""
         self.asked = 0
         self._judge = judge
         side = judge.tracker.image_size
@@ -126,9 +126,7 @@ class ClipCourt:
             parsed = parse_answer(text, self._clock.duration_seconds)
         except ModelOutputError:
             return Result(self._truth.query, "", text, "unparsed", self._video)
-        keyframes = choose_keyframes(
-            parsed.segments, self._clock, TrackingConfig().max_keyframes
-        )
+        keyframes = choose_keyframes(parsed.segments, self._clock, TrackingConfig().max_keyframes)
         found, tracks = self._detail(keyframes)
         # As in `omni_sdk.pipeline`: moments in which the grounder finds nothing are an absent target.
         status = "found" if tracks else "absent"
@@ -146,9 +144,7 @@ class ClipCourt:
         if key not in self._held:
             self._held[key] = self._run(keyframes)
         filled, tracks = self._held[key]
-        own = tuple(
-            replace(k, objects=f.objects) for k, f in zip(keyframes, filled, strict=True)
-        )
+        own = tuple(replace(k, objects=f.objects) for k, f in zip(keyframes, filled, strict=True))
         return own, tracks
 
     def _run(

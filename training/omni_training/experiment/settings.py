@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omni_sdk.demo.world import FAMILIES, HELD_OUT_STRIDE, held_out_seed
+from omni_sdk.demo.world import HELD_OUT_STRIDE, SHIPPED, held_out_seed
 from omni_sdk.errors import OmniError
 
 from omni_training.recipe import (
@@ -22,6 +22,7 @@ from omni_training.recipe import (
     WorkerSettings,
     build_config,
 )
+from omni_training.world import RULES, sample_name
 
 START = "start"
 CONTROL = "sft"
@@ -71,15 +72,16 @@ class ExperimentSettings:
         learning_rate: peak of the arms.
         beta: weight of the KL term.
         top_p: nucleus of the rollouts.
-        max_completion_tokens: of a rollout and of an answer.
+        max_completion_tokens: of a rollout and of an answer; 0: as the checkpoint's settings say.
         save_steps: optimiser steps between checkpoints.
         families: of the training clips, in turn; "any" draws as the world does.
         rewards: preset and changes that hold for every arm.
         control_learning_rate: peak of the supervised control.
         control_batch: clips of one of its steps.
         control_save_seconds: CPU seconds between its checkpoints.
-        eval_families: of the held-out clips.
-        clips_per_family: held-out clips of each.
+        rules: name of the world's rules.
+        eval_families: of the held-out clips; empty: all of the rules.
+        num_clips: held-out clips, families taking turns.
         first_clip: number of the first within each family's held-out range.
         rounds: of the bootstrap.
     """
@@ -94,7 +96,7 @@ class ExperimentSettings:
     learning_rate: float = 3e-4
     beta: float = 0.04
     top_p: float = 1.0
-    max_completion_tokens: int = 64
+    max_completion_tokens: int = 0
     save_steps: int = 10
     families: tuple[str, ...] = ("any",)
     rewards: RewardSettings = field(
@@ -103,24 +105,29 @@ class ExperimentSettings:
     control_learning_rate: float = 3e-4
     control_batch: int = 24
     control_save_seconds: float = 60.0
-    eval_families: tuple[str, ...] = FAMILIES
-    clips_per_family: int = 90
+    rules: str = SHIPPED.name
+    eval_families: tuple[str, ...] = ()
+    num_clips: int = 540
     first_clip: int = 1000
     rounds: int = 2000
 
     def __post_init__(self) -> None:
-        positive = ("steps", "prompts_per_step", "save_steps", "control_batch", "clips_per_family")
+        positive = ("steps", "prompts_per_step", "save_steps", "control_batch", "num_clips")
         for name in (*positive, "rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.num_generations < 2:
-            raise ConfigError(f"num_generations: a group has at least 2, got {self.num_generations}")
+            raise ConfigError(
+                f"num_generations: a group has at least 2, got {self.num_generations}"
+            )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError(f"seeds: expected distinct numbers >= 0, got {self.seeds}")
-        unknown = set(self.eval_families) - set(FAMILIES)
-        if unknown or not self.eval_families:
-            raise ConfigError(f"eval_families: expected some of {FAMILIES}, got {unknown or 'none'}")
-        if not 0 <= self.first_clip <= HELD_OUT_STRIDE - self.clips_per_family:
+        if self.rules not in RULES:
+            raise ConfigError(f"rules: expected one of {', '.join(RULES)}, got {self.rules!r}")
+        known = RULES[self.rules].families
+        if unknown := set(self.eval_families) - set(known):
+            raise ConfigError(f"eval_families: expected some of {known}, got {unknown}")
+        if not 0 <= self.first_clip <= HELD_OUT_STRIDE - self.num_clips:
             raise ConfigError(f"first_clip: {self.first_clip} leaves the held-out range")
         preset = self.rewards.build()
         if preset.name != "paper":
@@ -133,12 +140,22 @@ class ExperimentSettings:
         return {TRAINED_BY: self.judge} | second
 
     def clips(self) -> list[str]:
-        """Return the held-out clips as "FAMILY:SEED", families taking turns."""
+        """Return the held-out clips as sample names, families taking turns."""
+        families = self.eval_families or RULES[self.rules].families
+        turns = [(families[i % len(families)], i // len(families)) for i in range(self.num_clips)]
         return [
-            f"{family}:{held_out_seed(family, self.first_clip + number)}"
-            for number in range(self.clips_per_family)
-            for family in self.eval_families
+            sample_name(self.rules, family, held_out_seed(family, self.first_clip + number))
+            for family, number in turns
         ]
+
+    @property
+    def completion_tokens(self) -> int:
+        """Most tokens of a completion; reads the start's settings where none are given."""
+        if self.max_completion_tokens:
+            return self.max_completion_tokens
+        from omni_sdk.hf.checkpoint import read_spec
+
+        return read_spec(Path(self.start)).prompts.max_new_tokens
 
     def models(self) -> list[str]:
         """Return the names of everything that is judged: the start, arms and controls by seed."""
@@ -157,7 +174,7 @@ class ExperimentSettings:
                 beta=self.beta,
                 learning_rate=self.learning_rate,
                 top_p=self.top_p,
-                max_completion_tokens=self.max_completion_tokens,
+                max_completion_tokens=self.completion_tokens,
                 max_steps=self.steps,
                 save_steps=self.save_steps,
                 save_total_limit=2,
@@ -181,6 +198,7 @@ class ExperimentSettings:
                     "count": count,
                     "first": self.first_seed(seed),
                     "families": self.families,
+                    "rules": self.rules,
                 },
             ),
             output_dir=output_dir,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+
 import numpy as np
 from numpy.typing import NDArray
 from omni_sdk.dus.sam2 import Features, Sam2Graphs
