@@ -78,6 +78,17 @@ class Sam2Tracker:
         """Side S in pixels of the square images that the tracker reads."""
         return self._graphs.spec.image_size
 
+    @property
+    def graphs(self) -> Sam2Graphs:
+        """The model that every run works with."""
+        return self._graphs
+
+    def with_graphs(self, graphs: Sam2Graphs) -> Sam2Tracker:
+        """Return a tracker with the same bounds over other graphs, e.g. ones that remember encodings."""
+        return Sam2Tracker(
+            graphs, max_objects=self._max_objects, attention_bytes=self._attention_bytes
+        )
+
     def track(
         self, frames: FrameSource, prompts: Sequence[KeyframePrompt], config: TrackingConfig
     ) -> Sam2Run:

@@ -187,10 +187,11 @@ def test_rollouts_share_encodings_and_nothing_else() -> None:
 
     alone = scores(pipeline.tracker)
     cached = share_encodings(pipeline.tracker, 256 << 20)
-    assert cached is not None
-    assert scores(pipeline.tracker) == alone
-    assert cached.misses == 16
-    assert cached.hits >= 16
+    assert scores(cached) == alone
+    assert cached.graphs.misses == 16
+    assert cached.graphs.hits >= 16
+    assert cached is not pipeline.tracker, "the pipeline's own tracker holds no encodings"
+    assert share_encodings(None, 1) is None
     found = mask_reward((m, m) for m in clip.true_masks().values())
     assert found == 1.0
     assert alone[0] is not None

@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         "--smoke", action="store_true", help="one step on the CPU with a random tiny model"
     )
     grpo.set_defaults(run=_grpo)
+    from omni_training.experiment.cli import add_parser
+
+    add_parser(commands)
     check = commands.add_parser(
         "check-data", help="tell what of a data set is there, missing or odd; change nothing"
     )

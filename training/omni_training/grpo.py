@@ -36,7 +36,9 @@ def run(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
         OmniError: data, workers or numbers fail (see the modules).
     """
     import torch
-    from transformers import AutoTokenizer, Qwen2_5OmniThinkerForConditionalGeneration
+    from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+    from omni_training.tokenizer import open_tokenizer
 
     if not config.data.factory:
         raise ConfigError("data.factory: empty; name a 'module:function' that gives the samples")
@@ -48,7 +50,7 @@ def run(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
         dtype=getattr(torch, config.model.dtype),
         attn_implementation=config.model.attention,
     )
-    tokenizer = AutoTokenizer.from_pretrained(config.model.path, revision=config.model.revision)
+    tokenizer = open_tokenizer(config.model.path, model.config, revision=config.model.revision)
     try:
         trainer = build_trainer(config, model, tokenizer, ids, store, backend)
         trainer.train(resume_from_checkpoint=resume or None)

@@ -264,7 +264,7 @@ def load_config(path: str | Path) -> RunConfig:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise ConfigError(f"{path}: cannot be read: {e}") from e
-    config = _build(RunConfig, value, "")
+    config = build_config(RunConfig, value)
     assert isinstance(config, RunConfig)
     config.rewards.build()
     return config
@@ -339,8 +339,17 @@ def lora_config(model: ModelSettings) -> PeftLoraConfig | None:
     )
 
 
-def _build(kind: Any, value: Any, path: str) -> Any:
-    """Make a dataclass of a mapping, with every key checked."""
+def build_config(kind: Any, value: Any, path: str = "") -> Any:
+    """Make a dataclass of a mapping, with every key and type checked.
+
+    Args:
+        kind: the dataclass.
+        value: what YAML or JSON held.
+        path: where it stands, for messages.
+
+    Raises:
+        ConfigError: not a mapping, an unknown or missing key, or a value of another type.
+    """
     if not isinstance(value, dict):
         raise ConfigError(f"{path or 'top level'}: expected a mapping, got {type(value).__name__}")
     _known(value, kind, path)
@@ -366,10 +375,15 @@ def _known(value: dict[str, Any], kind: Any, path: str) -> None:
 
 def _typed(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _build(hint, value, path)
+        return build_config(hint, value, path)
     options = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
     for option in options:
         plain = typing.get_origin(option) or option
+        if dataclasses.is_dataclass(option) and isinstance(value, dict):
+            return build_config(option, value, path)
+        if plain is tuple and isinstance(value, (list, tuple)):
+            inner = typing.get_args(option)[0]
+            return tuple(_typed(inner, v, f"{path}[{i}]") for i, v in enumerate(value))
         if plain is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
         if isinstance(value, plain) and not (plain is int and isinstance(value, bool)):

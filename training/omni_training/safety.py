@@ -121,6 +121,30 @@ def staged_checkpoint(trainer: Any, trial: Any) -> Iterator[None]:
     trainer.accelerator.wait_for_everyone()
 
 
+class SafeCheckpoints:
+    """Mixin for trainers of a thinker: a checkpoint is whole or not there, and resuming loads it."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with staged_checkpoint(self, trial):
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load a checkpoint's weights under the names that the model has.
+
+        transformers 5.23 writes a thinker under its published names (model.layers ...) while the class has
+        others (model.language_model.layers ...), and Trainer loads the file as it is with strict=False: it
+        warns of every weight, loads none, and trains on from the first weights.
+        """
+        trainer: Any = self
+        target = trainer.accelerator.unwrap_model(trainer.model if model is None else model)
+        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        if hasattr(target, "peft_config") or sharded:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        loaded = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        target.load_state_dict(loaded.state_dict(), strict=True)
+
+
 def _flush(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():

@@ -35,7 +35,7 @@ from omni_training.encoded import PromptMedia, accept_encoded, collate, encode
 from omni_training.samples import SAMPLE_ID, SampleGuard
 
 
-class OmniGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO trainer for `Qwen2_5OmniThinkerForConditionalGeneration`; see Note [Four overrides]."""
 
     def __init__(
@@ -135,24 +135,6 @@ class OmniGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 inputs, self.args.output_dir, self.state.global_step, self.accelerator.process_index
             )
         return loss
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with safety.staged_checkpoint(self, trial):
-            super()._save_checkpoint(model, trial)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load a checkpoint's weights under the names that the model has.
-
-        transformers 5.23 writes a thinker under its published names (model.layers ...) while the class has
-        others (model.language_model.layers ...), and Trainer loads the file as it is with strict=False: it
-        warns of every weight, loads none, and trains on from the first weights.
-        """
-        target = self.accelerator.unwrap_model(self.model if model is None else model)
-        if hasattr(target, "peft_config") or self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        loaded = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
-        target.load_state_dict(loaded.state_dict(), strict=True)
 
     def _read_prompts(self) -> None:
         """Read and encode the samples of this batch, each once; set `rollout_requests` and `_media`.

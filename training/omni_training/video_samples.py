@@ -264,7 +264,7 @@ def video_scorer(
     tracker = pipeline.tracker
     if tracker is None or pipeline.grounder is None:
         raise DatasetError(f"bundle {bundle!r} lacks a grounder or a tracker; rewards need both")
-    share_encodings(tracker, cache_mb << 20)
+    tracker = share_encodings(tracker, cache_mb << 20)
 
     def load(sample_id: str) -> VideoClip:
         if sample_id not in visits:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omni_sdk.demo.render import object_map, render
 from omni_sdk.demo.scene import Scene, make_scene
-from omni_sdk.demo.world import DURATION_SECONDS, FAMILIES, STEP_SECONDS, STEPS
+from omni_sdk.demo.world import DURATION_SECONDS, NEXT, SHIPPED, STEP_SECONDS, STEPS, Rules
 from omni_sdk.errors import DatasetError
 from omni_sdk.media.clock import Clock
 from omni_sdk.stages import Image, TrackerFrame
@@ -18,17 +18,31 @@ from omni_training.rewards.truth import ClipTruth
 from omni_training.workers.encodings import CachedGraphs
 from omni_training.workers.scorer import ClipScorer
 
+RULES: dict[str, Rules] = {rules.name: rules for rules in (SHIPPED, NEXT)}
+
+
+def sample_name(rules: str, family: str, seed: int) -> str:
+    """Return the name of a sample: "RULES/FAMILY:SEED"."""
+    return f"{rules}/{family}:{seed}"
+
 
 def world_scene(sample_id: str) -> Scene:
-    """Return the scene of a sample "FAMILY:SEED" (FAMILY may be "any").
+    """Return the scene of a sample "RULES/FAMILY:SEED" (FAMILY may be "any").
+
+    "FAMILY:SEED" means the shipped rules.
 
     Raises:
         DatasetError: not such a name.
     """
-    family, _, seed = sample_id.partition(":")
-    if family not in (*FAMILIES, "any") or not seed.isdecimal() or len(seed) > 18:
-        raise DatasetError(f"expected a sample 'FAMILY:SEED', got {sample_id!r}")
-    return make_scene(int(seed), None if family == "any" else family)
+    head, _, seed = sample_id.rpartition(":")
+    name, _, family = head.rpartition("/")
+    rules = RULES.get(name or SHIPPED.name)
+    known = () if rules is None else (*rules.families, "any")
+    if rules is None or family not in known or not seed.isdecimal() or len(seed) > 18:
+        raise DatasetError(
+            f"expected a sample 'RULES/FAMILY:SEED' with rules of {', '.join(RULES)}, got {sample_id!r}"
+        )
+    return make_scene(int(seed), None if family == "any" else family, rules)
 
 
 def world_clock() -> Clock:
@@ -46,7 +60,7 @@ class WorldClip:
         """Render the truth.
 
         Args:
-            sample_id: "FAMILY:SEED".
+            sample_id: "RULES/FAMILY:SEED"; see `world_scene`.
             size: side in pixels of the frames that the grounder sees and of the masks.
             tracker_size: side in pixels of the frames that the tracker reads.
         """
@@ -55,12 +69,12 @@ class WorldClip:
         maps = np.stack(
             [object_map(self.scene, t * STEP_SECONDS, self._size) for t in range(STEPS)]
         )
-        target = self.scene.target
-        self._masks = np.zeros_like(maps, bool) if target is None else maps == target + 1
-        spans = self.scene.span_seconds
+        answers = self.scene.answers
+        masks = np.stack([maps == index + 1 for index, _ in answers] or [np.zeros_like(maps, bool)])
+        self._masks: NDArray[np.bool_] = masks.any(axis=0)
+        spans = np.array([span for _, span in answers], np.float64) * STEP_SECONDS
         self.truth = ClipTruth.from_masks(
-            self._masks[None][: int(target is not None)],
-            None if spans is None else np.array([spans]),
+            masks[: len(answers)], spans if answers else None, num_moments=len(answers)
         )
         self.frames = WorldFrames(self.scene, self._size, tracker_size)
 
@@ -69,7 +83,7 @@ class WorldClip:
         return render(self.scene, frame_index * STEP_SECONDS, self._size)
 
     def true_masks(self) -> dict[int, NDArray[np.bool_]]:
-        """Return the target's mask on every frame."""
+        """Return the union of the targets' masks on every frame."""
         return dict(enumerate(self._masks))
 
 
@@ -99,7 +113,12 @@ class WorldFrames:
 
 
 def world_scorer(
-    bundle: str | None = None, *, size: int = 96, max_clips: int = 4, cache_mb: int = 256
+    bundle: str | None = None,
+    *,
+    size: int = 96,
+    max_clips: int = 4,
+    cache_mb: int = 256,
+    threads: int | None = None,
 ) -> ClipScorer:
     """Make a reward worker for the world (a factory for `workers`).
 
@@ -108,15 +127,16 @@ def world_scorer(
         size: side in pixels of the grounder's frames and of the masks.
         max_clips: clips held.
         cache_mb: of tracker encodings held.
+        threads: CPU threads of one operator of the bundle's graphs; None: the engine decides.
     """
     grounder: Any = None
     tracker: Any = None
     if bundle is not None:
         from omni_sdk import Pipeline
 
-        pipeline = Pipeline.from_pretrained(bundle)
+        pipeline = Pipeline.from_pretrained(bundle, threads=threads)
         grounder, tracker = pipeline.grounder, pipeline.tracker
-        share_encodings(tracker, cache_mb << 20)
+        tracker = share_encodings(tracker, cache_mb << 20)
     side = 96 if tracker is None else tracker.image_size
     return ClipScorer(
         lambda sample_id: WorldClip(sample_id, size=size, tracker_size=side),
@@ -126,11 +146,10 @@ def world_scorer(
     )
 
 
-def share_encodings(tracker: Any, max_bytes: int) -> CachedGraphs | None:
-    """Let a tracker over SAM 2 graphs encode a frame once for all rollouts; None for other trackers."""
-    graphs = getattr(tracker, "_graphs", None)
-    if graphs is None:
-        return None
-    cached = CachedGraphs(graphs, max_bytes)
-    tracker._graphs = cached
-    return cached
+def share_encodings(tracker: Any, max_bytes: int) -> Any:
+    """Return a tracker that encodes a frame once for all rollouts; others than SAM 2's come back as given."""
+    from omni_sdk.dus.tracker import Sam2Tracker
+
+    if not isinstance(tracker, Sam2Tracker):
+        return tracker
+    return tracker.with_graphs(CachedGraphs(tracker.graphs, max_bytes))

@@ -38,7 +38,8 @@ class RewardPreset:
         lambda_num: weight of the number of moments.
         lambda_saliency: weight of the area shown.
         lambda_span: weight of the IoU with the true spans, for data that has them.
-        target_keyframes: moments that are wanted, and that are grounded at most.
+        target_keyframes: moments that are wanted, and that are grounded at most, where the truth does not
+            say how many there are.
         length_bonus: reference only: +1 for 320..750 tokens (len_control).
     """
 
@@ -159,7 +160,7 @@ def _paper_text(text: str, truth: ClipTruth, clock: Clock, preset: RewardPreset)
     except ModelOutputError:
         parts = dict.fromkeys(("num", "saliency", "diversity", "span", "r_k"), 0.0)
         return TextScores(parts | {"format": paid}, paid, 0.0, (), "unparsed")
-    wanted = preset.target_keyframes
+    wanted = truth.num_moments or preset.target_keyframes
     samples = [clock.sample_at((s.start_seconds + s.end_seconds) / 2) for s in segments]
     kept = samples[:wanted]
     parts = {

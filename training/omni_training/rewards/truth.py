@@ -22,12 +22,15 @@ class ClipTruth:
         union_areas: (T,) int64 pixels of the union of the masks.
         spans_seconds: (S, 2) float64 when the answer is true, on the reasoner's clock; None where the
             data does not say.
+        num_moments: moments of the true answer, where the data says how many; None: as many as the
+            prompt asks for.
     """
 
     areas: NDArray[np.int64]
     boxes_xyxy: NDArray[np.float32]
     union_areas: NDArray[np.int64]
     spans_seconds: NDArray[np.float64] | None = None
+    num_moments: int | None = None
 
     def __post_init__(self) -> None:
         objects, frames = self.areas.shape if self.areas.ndim == 2 else (-1, -1)
@@ -39,7 +42,10 @@ class ClipTruth:
 
     @classmethod
     def from_masks(
-        cls, masks: NDArray[np.bool_], spans_seconds: NDArray[np.float64] | None = None
+        cls,
+        masks: NDArray[np.bool_],
+        spans_seconds: NDArray[np.float64] | None = None,
+        num_moments: int | None = None,
     ) -> ClipTruth:
         """Measure masks (N, T, H, W).
 
@@ -58,7 +64,7 @@ class ClipTruth:
                 boxes[index] = box
         areas = np.count_nonzero(masks, axis=(2, 3)).astype(np.int64)
         union = np.count_nonzero(masks.any(axis=0), axis=(1, 2)).astype(np.int64)
-        return cls(areas, boxes, union, spans_seconds)
+        return cls(areas, boxes, union, spans_seconds, num_moments)
 
     @property
     def num_frames(self) -> int:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from omni_sdk.dus.sam2 import Features, Sam2Graphs
 
 
-class CachedGraphs:
-    """`Sam2Graphs` that encodes an image once, as long as the encodings fit."""
+class CachedGraphs(Sam2Graphs):
+    """`Sam2Graphs` that encode an image once, as long as the encodings fit."""
 
     def __init__(self, graphs: Sam2Graphs, max_bytes: int = 1 << 30) -> None:
         """Wrap graphs.
@@ -26,16 +25,13 @@ class CachedGraphs:
             graphs: the model.
             max_bytes: of encodings held; the least recently used ones go.
         """
+        self.__dict__.update(graphs.__dict__)  # the same engines and settings; nothing is copied
         self._graphs = graphs
         self._max_bytes = max_bytes
         self._held: OrderedDict[bytes, Features] = OrderedDict()
         self._bytes = 0
         self.hits = 0
         self.misses = 0
-
-    def __getattr__(self, name: str) -> Any:
-        """Give everything else to the graphs."""
-        return getattr(self._graphs, name)
 
     def encode(self, image: NDArray[np.uint8]) -> Features:
         """Return the features of an (S, S, 3) uint8 image, computed or kept."""
