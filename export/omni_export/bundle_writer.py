@@ -11,20 +11,18 @@ from pathlib import Path
 
 import onnx
 from omni_sdk import __version__
-from omni_sdk.bundle import Bundle, file_spec, write_manifest
+from omni_sdk.bundle import Bundle, write_manifest
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError
-from omni_sdk.hf.checkpoint import HUB_FILES, license_of, load_thinker
+from omni_sdk.hf.checkpoint import HUB_FILES, license_of, open_thinker
 from omni_sdk.hub import resolve
 from omni_sdk.manifest import SCHEMA_VERSION, Manifest, SourceSpec
 from omni_sdk.parity_gate import GatedLoader
 
-from omni_export.embedding_table import split_embedding
-from omni_export.onnx_export import check_operators, export_graph
-from omni_export.parity import thinker_parity
+from omni_export.onnx_export import check_operators
 from omni_export.placing import check_target, move_into_place
 from omni_export.row_check import check_parity
-from omni_export.thinker_graphs import thinker_plans
+from omni_export.thinker_export import export_thinker
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 Progress = Callable[[str], None]
@@ -135,33 +133,23 @@ def _add_thinker(
 ) -> Manifest:
     assert options.grs is not None
     progress(f"reading {options.grs}")
-    checkpoint = load_thinker(
+    checkpoint = open_thinker(
         options.grs,
         revision=options.revisions.get("grs"),
         local_files_only=options.local_files_only,
     )
     shutil.copyfile(checkpoint.tokenizer, directory / "tokenizer.json")
-    graphs = {}
-    plans = thinker_plans(checkpoint.model, checkpoint.spec)
-    plans, spec = split_embedding(plans, checkpoint.model, checkpoint.spec, directory)
-    for plan in plans:
-        progress(f"exporting {plan.name}")
-        graphs[plan.name] = export_graph(plan, directory, compact=options.compact)
-    files = ["tokenizer.json", *(f for g in graphs.values() for f in (g.file, *g.data))]
-    if spec.embedding is not None:
-        files.append(spec.embedding.file)
     source = _with_license(checkpoint.source, options, "grs")
-    draft = replace(
-        draft,
-        sources=draft.sources | {"grs": source},
-        graphs=draft.graphs | graphs,
-        grs=spec,
-        files=draft.files | {name: file_spec(directory / name) for name in files},
+    draft = export_thinker(
+        checkpoint,
+        replace(draft, sources=draft.sources | {"grs": source}),
+        directory,
+        OnnxLoader("cpu"),
+        compact=options.compact,
+        progress=progress,
     )
-    progress("checking the thinker's parity with transformers")
-    rows = thinker_parity(checkpoint.model, Bundle(directory, draft), OnnxLoader("cpu"))
-    check_parity(rows)
-    return replace(draft, parity=(*draft.parity, *rows))
+    check_parity(draft.parity)
+    return draft
 
 
 def _add_tracker(

@@ -7,9 +7,11 @@ preprocessor_config.json of their own keys).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from omni_sdk.errors import BundleError
 from omni_sdk.grs.processor import load_tokenizer
 from omni_sdk.hf.config import thinker_config
 from omni_sdk.hf.presets import NANO, QWEN_OMNI, Preset
-from omni_sdk.hf.weights import load_model, weight_files
+from omni_sdk.hf.weights import fill, open_model, release, weight_files
 from omni_sdk.hub import resolve
 from omni_sdk.manifest import AudioSpec, DecoderSpec, GrsSpec, SourceSpec, TokenSpec, VisionSpec
 
@@ -34,19 +36,37 @@ _LICENSE = re.compile(r"^license(_name)?:[ \t]*['\"]?([A-Za-z0-9. +-]{1,64})", r
 
 @dataclass(frozen=True, slots=True)
 class ThinkerCheckpoint:
-    """A loaded thinker.
+    """A thinker, with its weights or able to read them in parts.
 
     Attributes:
         model: Qwen2_5OmniThinkerForConditionalGeneration, float32, on the CPU, in eval mode.
         spec: all its settings.
         tokenizer: path of its tokenizer.json.
         source: where it came from.
+        files: its weights.
     """
 
     model: Any
     spec: GrsSpec
     tokenizer: Path
     source: SourceSpec
+    files: tuple[Path, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all weights in float32."""
+        return 4 * sum(int(p.numel()) for p in self.model.parameters())
+
+    @contextlib.contextmanager
+    def weights(self, *prefixes: str) -> Iterator[None]:
+        """Hold some of the weights of a thinker that was opened without: see `omni_sdk.hf.weights.fill`."""
+        try:
+            for prefix in prefixes:
+                fill(self.model, list(self.files), prefix)
+            yield
+        finally:
+            for prefix in prefixes:
+                release(self.model, prefix)
 
 
 def load_thinker(
@@ -62,12 +82,25 @@ def load_thinker(
     Raises:
         BundleError: missing or malformed files, pickled weights, another architecture.
     """
+    checkpoint = open_thinker(source, revision=revision, local_files_only=local_files_only)
+    fill(checkpoint.model, list(checkpoint.files))
+    return checkpoint
+
+
+def open_thinker(
+    source: str | Path, *, revision: str | None = None, local_files_only: bool = False
+) -> ThinkerCheckpoint:
+    """Read a checkpoint's settings; its model has no weights until `ThinkerCheckpoint.weights` reads some.
+
+    Args and errors as of `load_thinker`.
+    """
     directory = resolve(
         source, revision=revision, local_files_only=local_files_only, allow_patterns=HUB_FILES
     )
     spec, config = _read(directory)
+    files = weight_files(directory)
     return ThinkerCheckpoint(
-        model=load_model(config, weight_files(directory)),
+        model=open_model(config, files),
         spec=spec,
         tokenizer=directory / "tokenizer.json",
         source=SourceSpec(
@@ -75,6 +108,7 @@ def load_thinker(
             revision=revision,
             license=license_of(directory),
         ),
+        files=tuple(files),
     )
 
 

@@ -1,9 +1,15 @@
-"""safetensors files -> the thinker's parameters, whatever the layout's prefixes."""
+"""safetensors files -> the thinker's parameters, whatever the layout's prefixes; in whole or in parts.
+
+A 7B thinker takes 36 GB in float32. `open_model` gives it without its weights, `fill` and `release` bring
+and drop those of one part.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +83,18 @@ def weight_files(directory: Path) -> list[Path]:
 def load_model(config: Qwen2_5OmniThinkerConfig, files: list[Path]) -> Any:
     """Build the thinker in float32 on the CPU and fill it.
 
-    Names and shapes are compared with the files' headers before anything is allocated.
+    Raises:
+        BundleError: a tensor is missing, unknown, or of another shape.
+    """
+    model = open_model(config, files)
+    fill(model, files)
+    return model
+
+
+def open_model(config: Qwen2_5OmniThinkerConfig, files: list[Path]) -> Any:
+    """Build the thinker with parameters on the meta device: shapes, and no memory.
+
+    Names and shapes are compared with the files' headers.
 
     Raises:
         BundleError: a tensor is missing, unknown, or of another shape.
@@ -102,18 +119,58 @@ def load_model(config: Qwen2_5OmniThinkerConfig, files: list[Path]) -> Any:
             raise BundleError(f"{file}: unknown tensor {name}")
         if shape != expected[name]:
             raise BundleError(f"{file}: {name} is {shape}, the configuration says {expected[name]}")
-    with no_init_weights():
-        model = _build(config)
-    targets = {canonical_name(name): tensor for name, tensor in model.state_dict().items()}
+    with no_init_weights(), _parameters_on_meta():
+        return _build(config).eval()
+
+
+def fill(model: Any, files: list[Path], prefix: str = "") -> None:
+    """Read the parameters whose canonical names start with `prefix` in float32; others stay as they are.
+
+    Args:
+        model: of `open_model`, with the same files.
+        files: the checkpoint's.
+        prefix: "visual.", "audio_tower.", "language_model.", "lm_head."; "" for all.
+    """
+    names = {canonical_name(name): name for name in model.state_dict()}
     for file in files:
-        with safe_open(file, framework="pt") as reader, torch.no_grad():
-            for raw in reader.keys():  # noqa: SIM118 (not a mapping)
-                name = canonical_name(raw)
-                if name in targets and not raw.startswith(_OTHER_PARTS):
-                    targets[name].copy_(reader.get_tensor(raw))
-    if tied:
+        with safe_open(file, framework="pt") as reader:
+            found = {
+                names[name]: reader.get_tensor(raw).float()
+                for raw in reader.keys()  # noqa: SIM118 (not a mapping)
+                if (name := canonical_name(raw)).startswith(prefix)
+                and name in names
+                and not raw.startswith(_OTHER_PARTS)
+            }
+        model.load_state_dict(found, strict=False, assign=True)
+    if model.config.tie_word_embeddings:
         model.tie_weights()
-    return model.eval()
+
+
+def release(model: Any, prefix: str = "") -> None:
+    """Free what `fill` read: the parameters go back to the meta device."""
+    empty = {
+        name: torch.empty_like(parameter, device="meta")
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if canonical_name(name).startswith(prefix)
+    }
+    model.load_state_dict(empty, strict=False, assign=True)
+
+
+@contextlib.contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Register parameters without memory; buffers, which follow from the configuration, are real."""
+    register = torch.nn.Module.register_parameter
+
+    def on_meta(module: Any, name: str, parameter: Any) -> None:
+        if parameter is not None:
+            parameter = torch.nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        register(module, name, parameter)
+
+    torch.nn.Module.register_parameter = on_meta
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register
 
 
 def _build(config: Qwen2_5OmniThinkerConfig) -> Any:

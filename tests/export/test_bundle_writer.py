@@ -11,7 +11,7 @@ import numpy as np
 import omni_export
 import onnx
 import pytest
-from omni_export import bundle_writer, cli
+from omni_export import cli, thinker_export
 from omni_export.bundle_writer import ExportOptions, export_bundle, validate_bundle
 from omni_export.constants import store_exact_halves
 from omni_export.parity import thinker_parity
@@ -19,8 +19,9 @@ from omni_export.row_check import check_parity
 from onnx import TensorProto, helper, numpy_helper
 
 from omni_sdk.bundle import Bundle, write_manifest
+from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError, ParityError
-from omni_sdk.hf.checkpoint import load_thinker, read_spec
+from omni_sdk.hf.checkpoint import load_thinker, open_thinker, read_spec
 from omni_sdk.manifest import ParityRow
 
 # ONNX operators that TensorRT's parser also reads (onnx-tensorrt, docs/operators.md).
@@ -208,7 +209,7 @@ def test_export_without_parity_leaves_nothing(exported, full_checkpoint, tmp_pat
         shutil.copyfile(broken.directory / spec.file, directory / spec.file)
         return spec
 
-    monkeypatch.setattr(bundle_writer, "export_graph", copy_graph)
+    monkeypatch.setattr(thinker_export, "export_graph", copy_graph)
     out = tmp_path / "parent" / "out"
     with pytest.raises(ParityError, match="decoder"):
         export_bundle(out, ExportOptions(grs=str(full_checkpoint)))
@@ -219,6 +220,43 @@ def test_export_without_parity_leaves_nothing(exported, full_checkpoint, tmp_pat
     with pytest.raises(ParityError):
         export_bundle(kept, ExportOptions(grs=str(full_checkpoint), force=True))
     assert Bundle.open(kept).manifest == exported.manifest
+
+
+def test_large_thinkers_are_exported_in_parts(exported, full_checkpoint, tmp_path, monkeypatch):
+    """Never more than one part's weights at a time; graphs are compared, whole completions are not."""
+    held = []
+
+    def copy_graph(plan, directory, *, compact):
+        parts = checkpoint.model.model
+        held.append(
+            [
+                not next(part.parameters()).is_meta
+                for part in (parts.visual, parts.audio_tower, parts.language_model)
+            ]
+        )
+        spec = exported.manifest.graphs[plan.name]
+        (directory / spec.file).parent.mkdir(exist_ok=True)
+        shutil.copyfile(exported.directory / spec.file, directory / spec.file)
+        return spec
+
+    monkeypatch.setattr(thinker_export, "export_graph", copy_graph)
+    monkeypatch.setattr(thinker_export, "WHOLE_BYTES", 0)
+    checkpoint = open_thinker(full_checkpoint)
+    shutil.copyfile(checkpoint.tokenizer, tmp_path / "tokenizer.json")
+    draft = dataclasses.replace(exported.manifest, files={}, graphs={}, parity=(), grs=None)
+    manifest = thinker_export.export_thinker(
+        checkpoint, draft, tmp_path, OnnxLoader("cpu", threads=1), compact=False
+    )
+    names = ["grs/vision", "grs/audio", "grs/embed", "grs/decoder"]
+    assert [row.subject for row in manifest.parity] == names
+    check_parity(manifest.parity)
+    assert held == [
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+        [False, False, True],
+    ]
+    assert all(p.is_meta for p in checkpoint.model.parameters())
 
 
 def test_existing_directories_are_safe(exported, full_checkpoint, tmp_path, monkeypatch):
@@ -238,7 +276,7 @@ def test_existing_directories_are_safe(exported, full_checkpoint, tmp_path, monk
         shutil.copyfile(exported.directory / spec.file, directory / spec.file)
         return spec
 
-    monkeypatch.setattr(bundle_writer, "export_graph", copy_graph)
+    monkeypatch.setattr(thinker_export, "export_graph", copy_graph)
     old = shutil.copytree(exported.directory, tmp_path / "old")
     (old / "stale.txt").write_text("x")
     licensed = dataclasses.replace(options, force=True, name="fresh", licenses={"grs": "mine"})
@@ -289,7 +327,7 @@ def test_command_line(exported, tmp_path, capsys):
 
 def test_command_line_exports(exported, full_checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        bundle_writer,
+        thinker_export,
         "export_graph",
         lambda plan, directory, *, compact: (
             shutil.copytree(exported.directory / "grs", directory / "grs", dirs_exist_ok=True)
