@@ -51,7 +51,7 @@ bool cornerOf(const PaddedImage& image, double x, double y, Corner& out) {
 template <int side>
 inline void sample(const PaddedImage& image, const Corner& corner, int16_t* out) {
   const int16_t a1 = static_cast<int16_t>(corner.a), a0 = static_cast<int16_t>(kUnit - corner.a);
-  const int32_t b1 = corner.b, b0 = kUnit - corner.b;
+  const int16_t b1 = static_cast<int16_t>(corner.b), b0 = static_cast<int16_t>(kUnit - corner.b);
   int16_t lines[2][side];
   for (int y = 0; y <= side; ++y) {
     const uint8_t* p = image.row(corner.y + y) + corner.x;
