@@ -29,7 +29,7 @@ from omni_sdk.stages import TrackerFrame
 MAX_SIDE = 16384
 """Longest side of a frame, in pixels."""
 
-DEFAULT_POINTS = 160
+DEFAULT_POINTS = 96
 """Points followed per object, about; fewer on objects of fewer than 9 pixels per point."""
 
 _ITERATIONS = 8  # per level of the pyramid
@@ -110,7 +110,7 @@ class MaskCarrier:
             self._start = self._kernels.flow_select(self._frame, self._anchor, self._box, points)
         spacing = math.sqrt(area / max(len(self._start), 1))
         self._reach = max(_MIN_REACH, _NEIGHBOURS * spacing)
-        self._cell = next((c for c in (8, 16, 32) if spacing < 1.5 * c), 64)
+        self._cell = next((c for c in (8, 16, 32) if spacing < 1.25 * c), 64)
         self._now = self._start.copy()
         self._smooth = self._start.copy()  # where the fitted motion puts the points
         self._velocity = np.zeros_like(self._start)
