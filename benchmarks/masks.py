@@ -2,7 +2,8 @@
 
 Real masks are annotations and predictions of DAVIS 2017 at 480p, resized; noisy ones have one pixel in
 a hundred flipped (and in the full run, "coin": every pixel is random, the worst case for runs).
-Each call handles all masks of a set, one after the other, on one thread; times are per set.
+Each call handles all masks of a set, one after the other, on one thread; times are per set. The boundary
+measure F has its own benchmark, metrics.py.
 """
 
 from __future__ import annotations
@@ -108,26 +109,6 @@ def opencv_clean(cv2: ModuleType, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return kept | fill[labels].view(np.uint8)
 
 
-def opencv_boundary_match(
-    cv2: ModuleType, a: NDArray[np.uint8], b: NDArray[np.uint8], radius: int
-) -> tuple[int, int, int, int]:
-    """Count as the DAVIS evaluation does: dilate each boundary with a disk."""
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    disk = (x * x + y * y <= radius * radius).astype(np.uint8)
-    edges = []
-    for mask in (a, b):
-        e, s, se = (np.zeros_like(mask) for _ in range(3))
-        e[:, :-1], s[:-1], se[:-1, :-1] = mask[:, 1:], mask[1:], mask[1:, 1:]
-        edge = (mask ^ e) | (mask ^ s) | (mask ^ se)
-        edge[-1], edge[:, -1] = mask[-1] ^ e[-1], mask[:, -1] ^ s[:, -1]
-        edge[-1, -1] = 0
-        edges.append(edge)
-    count = np.count_nonzero
-    ea, eb = edges
-    near_a, near_b = ea & cv2.dilate(eb, disk), eb & cv2.dilate(ea, disk)
-    return count(ea), count(eb), count(near_a), count(near_b)
-
-
 class Peers:
     """The peers that are installed, each as a function of one mask, or as `Missing`."""
 
@@ -229,17 +210,6 @@ def run_shapes(bench: Benchmark, peers: Peers, name: str, masks: Masks, *, barre
     bench.compare(case, works, {n: same(w, expected) for n, w in works.items()}, memory=True)
     if barred:
         bench.bar(case, case=case, peer="OpenCV", at_least=20.0)
-    radius = int(np.ceil(0.008 * np.hypot(*masks[0].shape)))
-    moved = [np.roll(mask, (3, -4), (0, 1)) for mask in masks]
-    works = {
-        OURS: each(lambda a, b: omni.boundary_match(a, b, radius), masks, moved),
-        "OpenCV dilation (DAVIS)": peers.needs(
-            each(lambda a, b: opencv_boundary_match(cv2, a, b, radius), masks, moved), cv2
-        ),
-    }
-    expected = works[OURS]()
-    case = f"{name} boundary F"
-    bench.compare(case, works, {n: same(w, expected) for n, w in works.items()})
 
 
 def main() -> int:
@@ -248,7 +218,7 @@ def main() -> int:
     if not native.available():
         raise SystemExit("the native module omni_sdk._core is not built")
     packages = ["pycocotools", "opencv-python-headless", "torch", "pillow"]
-    bench = Benchmark("masks", rounds=5 if arguments.quick else 15, packages=packages)
+    bench = Benchmark("masks", rounds=5 if arguments.quick else 9, packages=packages)
     peers = Peers()
     for label, size in SIZES.items():
         run_logits(bench, peers, label, size)

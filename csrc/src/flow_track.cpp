@@ -47,21 +47,20 @@ bool cornerOf(const PaddedImage& image, double x, double y, Corner& out) {
   return true;
 }
 
-// side x side bilinear samples from `corner`, in 1/16 grey value.
-template <int side>
-inline void sample(const PaddedImage& image, const Corner& corner, int16_t* out) {
+// `rows` rows of kWindow bilinear samples from `corner`, in 1/16 grey value.
+template <int rows>
+inline void sample(const PaddedImage& image, const Corner& corner, int16_t* out, int stride) {
   const int16_t a1 = static_cast<int16_t>(corner.a), a0 = static_cast<int16_t>(kUnit - corner.a);
-  const int32_t b1 = corner.b, b0 = kUnit - corner.b;
-  int16_t lines[2][side];
-  for (int y = 0; y <= side; ++y) {
-    const uint8_t* p = image.row(corner.y + y) + corner.x;
-    int16_t* line = lines[y & 1];
-    for (int x = 0; x < side; ++x) line[x] = static_cast<int16_t>(p[x] * a0 + p[x + 1] * a1);
-    if (y == 0) continue;
-    const int16_t* top = lines[(y - 1) & 1];
-    for (int x = 0; x < side; ++x)
-      out[(y - 1) * side + x] = static_cast<int16_t>((top[x] * b0 + line[x] * b1 + 512) >> 10);
-  }
+  const int16_t b1 = static_cast<int16_t>(corner.b), b0 = static_cast<int16_t>(kUnit - corner.b);
+  int16_t lines[rows + 1][kWindow];
+  const uint8_t* p = image.row(corner.y) + corner.x;
+  for (int y = 0; y <= rows; ++y, p += image.stride)
+    for (int x = 0; x < kWindow; ++x)
+      lines[y][x] = static_cast<int16_t>(p[x] * a0 + p[x + 1] * a1);
+  for (int y = 0; y < rows; ++y)
+    for (int x = 0; x < kWindow; ++x)
+      out[y * stride + x] =
+          static_cast<int16_t>((lines[y][x] * b0 + lines[y + 1][x] * b1 + 512) >> 10);
 }
 
 inline int32_t dot(const int16_t* a, const int16_t* b) {
@@ -78,24 +77,30 @@ OMNI_MULTIVERSION bool makePatch(const PaddedImage& image, const PaddedImage& ma
   --corner.x;
   --corner.y;
   int16_t ring[kRing * kRing];
-  sample<kRing>(image, corner, ring);
+  sample<kRing>(image, corner, ring, kRing);
+  corner.x += kRing - kWindow;  // the ring's last columns
+  sample<kRing>(image, corner, ring + kRing - kWindow, kRing);
   const int64_t mx = maskCorner.x + (maskCorner.a >= kUnit / 2);
   const int64_t my = maskCorner.y + (maskCorner.b >= kUnit / 2);
-  patch.count = 0;
   for (int j = 0; j < kWindow; ++j) {
     const int16_t* above = ring + j * kRing + 1;
     const int16_t* here = above + kRing;
     const int16_t* below = here + kRing;
     const uint8_t* inside = mask.row(my + j) + mx;
+    // Local rows: bytes may alias anything, and compilers vectorise only what cannot.
+    int16_t weight[kWindow], gx[kWindow], gy[kWindow];
+    for (int i = 0; i < kWindow; ++i) weight[i] = inside[i];
     for (int i = 0; i < kWindow; ++i) {
-      const int16_t w = inside[i];
-      patch.value[j * kWindow + i] = here[i];
-      patch.weight[j * kWindow + i] = w;
-      patch.gx[j * kWindow + i] = static_cast<int16_t>(((here[i + 1] - here[i - 1]) >> 1) * w);
-      patch.gy[j * kWindow + i] = static_cast<int16_t>(((below[i] - above[i]) >> 1) * w);
-      patch.count += w;
+      gx[i] = static_cast<int16_t>(((here[i + 1] - here[i - 1]) >> 1) * weight[i]);
+      gy[i] = static_cast<int16_t>(((below[i] - above[i]) >> 1) * weight[i]);
     }
+    std::copy_n(here, kWindow, patch.value + j * kWindow);
+    std::copy_n(weight, kWindow, patch.weight + j * kWindow);
+    std::copy_n(gx, kWindow, patch.gx + j * kWindow);
+    std::copy_n(gy, kWindow, patch.gy + j * kWindow);
   }
+  patch.count = 0;
+  for (int i = 0; i < kPixels; ++i) patch.count += patch.weight[i];
   patch.xx = dot(patch.gx, patch.gx);
   patch.xy = dot(patch.gx, patch.gy);
   patch.yy = dot(patch.gy, patch.gy);
@@ -109,7 +114,7 @@ struct Mismatch {
 OMNI_MULTIVERSION Mismatch mismatch(const Patch& patch, const PaddedImage& image,
                                     const Corner& corner) {
   alignas(32) int16_t now[kPixels];
-  sample<kWindow>(image, corner, now);
+  sample<kWindow>(image, corner, now, kWindow);
   for (int i = 0; i < kPixels; ++i) now[i] = static_cast<int16_t>(patch.value[i] - now[i]);
   return {dot(patch.gx, now), dot(patch.gy, now)};
 }
@@ -156,7 +161,7 @@ bool measure(const Patch& patch, const PaddedImage& image, double x, double y, F
   Corner corner;
   if (patch.count == 0 || !cornerOf(image, x, y, corner)) return false;
   int16_t now[kPixels];
-  sample<kWindow>(image, corner, now);
+  sample<kWindow>(image, corner, now, kWindow);
   int32_t sum = 0, difference = 0, deviation = 0;
   for (int i = 0; i < kPixels; ++i) sum += patch.value[i] * patch.weight[i];
   const int32_t mean = sum / patch.count;

@@ -14,10 +14,19 @@ struct Fixed {
   int32_t x, y;
 };
 
-int32_t floorDivide(int32_t a, int32_t b) {
-  const int32_t q = a / b;
-  return q - (a % b < 0);
-}
+// Division by a cell's side, rounded down.
+struct ByShift {
+  int shift;
+  int32_t operator()(int32_t a) const { return a >> shift; }
+};
+
+struct ByDivision {
+  int32_t side;
+  int32_t operator()(int32_t a) const {
+    const int32_t q = a / side;
+    return q - (a % side < 0);
+  }
+};
 
 int32_t fixedOf(double v) {
   // Beyond these there is no mask; NaN ends there as well.
@@ -67,22 +76,30 @@ class FixedMap {
   // Calls use(x, position) for the pixels of a row of the box.
   template <class Use>
   void row(int64_t y, int64_t width, Use use) const {
+    if ((cell_ & (cell_ - 1)) == 0)
+      walk(y, width, ByShift{__builtin_ctz(static_cast<unsigned>(cell_))}, use);
+    else
+      walk(y, width, ByDivision{cell_}, use);
+  }
+
+ private:
+  template <class Divide, class Use>
+  void walk(int64_t y, int64_t width, Divide divide, Use& use) const {
     const Fixed* top = nodes_.data() + y / cell_ * columns_;
     const Fixed* bottom = top + columns_;
     const int32_t at = static_cast<int32_t>(y % cell_);
     for (int64_t j = 0; j * cell_ < width; ++j) {
-      const Fixed left = between(top[j], bottom[j], at);
-      const Fixed right = between(top[j + 1], bottom[j + 1], at);
+      const Fixed left = between(top[j], bottom[j], at, divide);
+      const Fixed right = between(top[j + 1], bottom[j + 1], at, divide);
       const int64_t end = std::min<int64_t>(cell_, width - j * cell_);
-      for (int32_t x = 0; x < end; ++x) use(j * cell_ + x, between(left, right, x));
+      for (int32_t x = 0; x < end; ++x) use(j * cell_ + x, between(left, right, x, divide));
     }
   }
 
- private:
   // Positions are below 2^23 and cells up to 2^6: sums stay within 32 bits.
-  Fixed between(const Fixed& p, const Fixed& q, int32_t at) const {
-    return {floorDivide(p.x * (cell_ - at) + q.x * at, cell_),
-            floorDivide(p.y * (cell_ - at) + q.y * at, cell_)};
+  template <class Divide>
+  Fixed between(const Fixed& p, const Fixed& q, int32_t at, Divide divide) const {
+    return {divide(p.x * (cell_ - at) + q.x * at), divide(p.y * (cell_ - at) + q.y * at)};
   }
 
   int32_t cell_;

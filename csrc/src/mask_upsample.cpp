@@ -129,7 +129,8 @@ Across makeAcross(int64_t in, int64_t out) {
     across.lo.push_back(axis.lo[x]);
     across.w0.push_back(axis.w0[x]);
     across.w1.push_back(axis.w1[x]);
-    if (across.lo[i] - across.lo[i / kLanes * kLanes] >= kLanes) across.compact = false;
+    across.steps.push_back(across.lo[i] - across.lo[i / kLanes * kLanes]);
+    if (across.steps.back() >= kLanes) across.compact = false;
   }
   for (int64_t k = 0; k < blocks; ++k) {
     across.begins.push_back(across.lo[k * kBlock]);

@@ -43,17 +43,18 @@ void findRangeAvx2(const float* row, const Across& across, int32_t* least, int32
 
 OMNI_AVX2
 void interpolateAcrossAvx2(const float* row, const Across& across, int64_t block, float* out) {
-  const int64_t begin = block * kBlock;
-  for (int64_t i = begin; i < begin + kBlock; i += kLanes, out += kLanes) {
+  const int32_t* lo = across.lo.data() + block * kBlock;
+  const int32_t* steps = across.steps.data() + block * kBlock;
+  const float* w0 = across.w0.data() + block * kBlock;
+  const float* w1 = across.w1.data() + block * kBlock;
+  for (int i = 0; i < kBlock; i += kLanes) {
     // All neighbours lie in kLanes + 1 pixels: two loads and a permutation in place of gathers.
-    const float* first = row + across.lo[i];
-    const __m256i index = _mm256_sub_epi32(
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(&across.lo[i])),
-        _mm256_set1_epi32(across.lo[i]));
+    const float* first = row + lo[i];
+    const __m256i index = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(steps + i));
     const __m256 left = _mm256_permutevar8x32_ps(_mm256_loadu_ps(first), index);
     const __m256 right = _mm256_permutevar8x32_ps(_mm256_loadu_ps(first + 1), index);
-    const __m256 weighted = _mm256_mul_ps(right, _mm256_loadu_ps(&across.w1[i]));
-    _mm256_storeu_ps(out, _mm256_fmadd_ps(left, _mm256_loadu_ps(&across.w0[i]), weighted));
+    const __m256 weighted = _mm256_mul_ps(right, _mm256_loadu_ps(w1 + i));
+    _mm256_storeu_ps(out + i, _mm256_fmadd_ps(left, _mm256_loadu_ps(w0 + i), weighted));
   }
 }
 

@@ -7,16 +7,17 @@
 
 namespace omni::upsample {
 
-constexpr int kBlock = 64;     // columns handled together: one word of the plane
-constexpr int kLanes = 8;      // columns of one vector
+constexpr int kBlock = 64;             // columns handled together: one word of the plane
+constexpr int kLanes = 8;              // columns of one vector
 constexpr int kOverRead = 2 * kLanes;  // source pixels beyond the last that may be read
 
 // What the columns of the output read, in whole blocks.
 struct Across {
   std::vector<int32_t> lo;     // the left neighbour; the right one is beside it
-  std::vector<float> w0, w1;   // their weights
+  std::vector<int32_t> steps;  // from the left neighbour of the first of the column's kLanes
+  std::vector<float> w0, w1;   // the neighbours' weights
   std::vector<int32_t> begins, ends;  // of each block: the source pixels it reads
-  bool compact;                // any kLanes columns read left neighbours within kLanes pixels
+  bool compact;                // no step is kLanes or more
 };
 
 // A float's bits as an integer of the same order, in which NaN lies beyond the infinities.

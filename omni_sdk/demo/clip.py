@@ -16,11 +16,12 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from omni_sdk.demo.render import Size, mask_box, object_map, render
+from omni_sdk.demo.render import Size, object_map, render
 from omni_sdk.demo.scene import Scene
 from omni_sdk.demo.sound import waveform
 from omni_sdk.demo.texts import grs_answer, target_description
 from omni_sdk.demo.world import DURATION_SECONDS
+from omni_sdk.dus.boxes import mask_box, whole_pixels
 from omni_sdk.errors import BackendUnavailableError
 
 VIDEO_CODECS = ("libx264", "libopenh264", "mpeg4")
@@ -123,7 +124,8 @@ class ClipTruth:
 
     def box(self, frame_index: int, index: int) -> tuple[int, int, int, int] | None:
         """Return the box of `mask`, (x1, y1, x2, y2) with ends exclusive; None if it is not seen."""
-        return mask_box(self.mask(frame_index, index))
+        found = mask_box(self.mask(frame_index, index))
+        return None if found is None else whole_pixels(found)
 
 
 def clip_truth(scene: Scene, *, size: Size = (384, 384), fps: float = 8.0) -> ClipTruth:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from omni_sdk.demo.scene import Scene, SceneObject
 from omni_sdk.demo.world import COLORS, STAGE
+from omni_sdk.dus.boxes import mask_box, whole_pixels
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -122,15 +123,8 @@ def box(scene: Scene, seconds: float, size: Size, index: int) -> tuple[int, int,
         ValueError: size or time out of range.
         IndexError: no such object.
     """
-    return mask_box(mask(scene, seconds, size, index))
-
-
-def mask_box(pixels: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
-    """Return the tight box (x1, y1, x2, y2), ends exclusive, of a (H, W) bool mask; None if empty."""
-    rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
-    if not len(rows):
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    found = mask_box(mask(scene, seconds, size, index))
+    return None if found is None else whole_pixels(found)
 
 
 class _View:

@@ -37,6 +37,12 @@ def mask_box(mask: NDArray[np.bool_]) -> Boxes | None:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
 
 
+def whole_pixels(box_xyxy: Boxes) -> tuple[int, int, int, int]:
+    """Return a box on pixel edges, such as `mask_box` gives, as Python integers."""
+    x0, y0, x1, y1 = (int(v) for v in box_xyxy)
+    return x0, y0, x1, y1
+
+
 def check_boxes(boxes_xyxy: ArrayLike, *, size_hw: tuple[int, int], where: str = "") -> Boxes:
     """Validate boxes from a caller and clip them to the image.
 

@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from omni_sdk import native
 from omni_sdk.dus import carry_numpy
+from omni_sdk.dus.boxes import mask_box, whole_pixels
 from omni_sdk.errors import MediaError
 from omni_sdk.stages import TrackerFrame
 
 MAX_SIDE = 16384
 """Longest side of a frame, in pixels."""
 
-DEFAULT_POINTS = 160
+DEFAULT_POINTS = 96
 """Points followed per object, about; fewer on objects of fewer than 9 pixels per point."""
 
 _ITERATIONS = 8  # per level of the pyramid
@@ -99,9 +100,9 @@ class MaskCarrier:
         if not 1 <= points <= 4096:
             raise ValueError(f"points must be in [1, 4096], got {points}")
         self._kernels = _kernels()
-        self._anchor = np.ascontiguousarray(mask).view(np.uint8)
+        self._anchor = np.ascontiguousarray(mask, np.bool_).view(np.uint8)
         self._mask = self._anchor
-        self._anchor_box = self._box = mask_box(self._anchor)
+        self._anchor_box = self._box = _box_of(self._anchor)
         self._affine = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
         area = int(np.count_nonzero(self._anchor))
         self._start = np.zeros((0, 2))
@@ -109,7 +110,7 @@ class MaskCarrier:
             self._start = self._kernels.flow_select(self._frame, self._anchor, self._box, points)
         spacing = math.sqrt(area / max(len(self._start), 1))
         self._reach = max(_MIN_REACH, _NEIGHBOURS * spacing)
-        self._cell = next((c for c in (8, 16, 32) if spacing < 1.5 * c), 64)
+        self._cell = next((c for c in (8, 16, 32) if spacing < 1.25 * c), 64)
         self._now = self._start.copy()
         self._smooth = self._start.copy()  # where the fitted motion puts the points
         self._velocity = np.zeros_like(self._start)
@@ -140,7 +141,7 @@ class MaskCarrier:
         mask = np.zeros(luma.shape, np.uint8)
         if box is not None:
             x0, y0, x1, y1 = box
-            mask[y0:y1, x0:x1] = self._kernels.flow_warp(
+            warped = self._kernels.flow_warp(
                 self._anchor,
                 self._anchor_frame,
                 luma,
@@ -151,7 +152,8 @@ class MaskCarrier:
                 box,
                 self._cell,
             )
-            box = mask_box(mask, box)
+            mask[y0:y1, x0:x1] = warped
+            box = _box_of(warped, x0, y0)
         smooth = self._start @ affine[:, :2].T + affine[:, 2] + residuals
         self._velocity = smooth - self._smooth
         self._smooth, self._now = smooth, matches[:, 2:4].copy()
@@ -239,19 +241,13 @@ def believe(tracks: Doubles) -> tuple[Doubles, Doubles]:
     return belief, tracks[:, 5:8] / (largest + _TEXTURE_NOISE)[:, None]
 
 
-def mask_box(mask: NDArray[np.uint8], within: _Box | None = None) -> _Box | None:
-    """Return the box x0, y0, x1, y1 (ends exclusive) of a mask, looked for in a part of it; None if empty."""
-    x0, y0, x1, y1 = within or (0, 0, mask.shape[1], mask.shape[0])
-    part = mask[y0:y1, x0:x1]
-    rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
-    if not len(rows):
+def _box_of(mask: NDArray[np.uint8], x0: int = 0, y0: int = 0) -> _Box | None:
+    """Return the box of a part of a frame's mask whose first pixel is (x0, y0) of the frame."""
+    box = mask_box(mask.view(np.bool_))
+    if box is None:
         return None
-    return (
-        x0 + int(columns[0]),
-        y0 + int(rows[0]),
-        x0 + int(columns[-1]) + 1,
-        y0 + int(rows[-1]) + 1,
-    )
+    left, top, right, bottom = whole_pixels(box)
+    return x0 + left, y0 + top, x0 + right, y0 + bottom
 
 
 def gray(frame: TrackerFrame, size: tuple[int, int]) -> Luma:

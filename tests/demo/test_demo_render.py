@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from omni_sdk.demo.render import box, mask, mask_box, object_map, render
+from omni_sdk.demo.render import box, mask, object_map, render
 from omni_sdk.demo.scene import Scene, SceneObject, make_scene
 from omni_sdk.demo.world import COLORS, STEP_SECONDS, STEPS
 
@@ -134,7 +134,6 @@ def test_box_is_the_tight_box_of_the_mask() -> None:
     assert box(scene, 0.0, (192, 192), 0) == (96 - 13, 96 - 33, 96 + 13, 96 + 33)
     # Twice as wide a frame shows the same stage in its middle.
     assert box(scene, 0.0, (192, 384), 0) == (192 - 13, 96 - 33, 192 + 13, 96 + 33)
-    assert mask_box(np.zeros((4, 5), bool)) is None
 
 
 def test_a_picture_is_a_function_of_scene_time_and_size() -> None:

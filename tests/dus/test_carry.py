@@ -144,7 +144,7 @@ def test_bent_objects_follow_their_wave() -> None:
     luma, masks = make(2, 7, wave=4.0, spin=0.0)
     carrier = MaskCarrier(luma[0], masks[0])
     ious = [mask_iou(carrier.step(luma[t]).mask, masks[t]) for t in range(1, 7)]
-    assert min(ious) > 0.93
+    assert min(ious) > 0.91
 
 
 def test_a_still_frame_returns_the_mask_itself(rigid) -> None:
