@@ -87,6 +87,8 @@ class TrackingConfig:
         stride: the tracker's model runs on every `stride`-th frame and on keyframes, in [1, 32]; the masks of
             the frames in between are carried along with the pictures. "auto": as soon as they can no
             longer be carried with confidence, and on every eighth frame.
+        encode_ahead: with stride 1, the image encoder works on the next frame while the rest of the model
+            works on this one. The masks are the same either way; whether it is faster depends on the device.
     """
 
     max_keyframes: int = 4
@@ -94,6 +96,7 @@ class TrackingConfig:
     match_iou: float = 0.5
     backward: bool = True
     stride: int | Literal["auto"] = 1
+    encode_ahead: bool = False
 
     def __post_init__(self) -> None:
         _check(self.max_keyframes >= 1, f"max_keyframes must be >= 1, got {self.max_keyframes!r}")
