@@ -45,8 +45,9 @@ class GenerationConfig:
         seed: seed of the sampler; the same request with the same seed gives the same text.
         stop: texts that end generation; the stop text itself is not part of the completion.
         thinking_budget: tokens, at least 0, after which a model that has not begun its answer is made to:
-            its thought is closed and <answer> opened for it. None: three quarters of `max_new_tokens` (for
-            a reasoner; a thinker on its own has none). `max_new_tokens` or more: never.
+            its thought is closed, <answer> opened for it and, where moments are asked for, its next token
+            begins a list. None: three quarters of `max_new_tokens` (for a reasoner; a thinker on its own
+            has none). `max_new_tokens` or more: never.
     """
 
     max_new_tokens: int | None = None
