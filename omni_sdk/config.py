@@ -89,7 +89,8 @@ class TrackingConfig:
             the frames in between are carried along with the pictures. "auto": as soon as they can no
             longer be carried with confidence, and on every eighth frame.
         encode_ahead: with stride 1, the image encoder works on the next frame while the rest of the model
-            works on this one. The masks are the same either way; whether it is faster depends on the device.
+            works on this one. The masks are the same either way. It pays where one of them leaves the device
+            idle (few threads, small graphs); the memory that both need comes together.
     """
 
     max_keyframes: int = 4
