@@ -133,6 +133,8 @@ def read_providers(arguments: argparse.Namespace) -> list[tuple[str, dict[str, s
     from omni_sdk.errors import EngineError
 
     found = []
+    if arguments.provider and arguments.backend not in ("auto", "onnx"):
+        raise EngineError(f"--provider is for onnxruntime, not for --backend {arguments.backend}")
     for text in arguments.provider:
         name, _, rest = text.partition(":")
         pairs = [item.partition("=") for item in rest.split(",") if item]

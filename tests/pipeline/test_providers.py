@@ -7,10 +7,11 @@ import pytest
 from omni_sdk.cli import main
 from omni_sdk.cli.common import read_providers
 from omni_sdk.errors import EngineError
+from omni_sdk.pipeline import Pipeline
 
 
-def _read(*texts):
-    return read_providers(argparse.Namespace(provider=list(texts)))
+def _read(*texts, backend="auto"):
+    return read_providers(argparse.Namespace(provider=list(texts), backend=backend))
 
 
 def test_names_and_options():
@@ -22,6 +23,12 @@ def test_names_and_options():
     for wrong in ("X:a", "X:=1", "X:a=1,b"):
         with pytest.raises(EngineError, match="expected NAME"):
             _read(wrong)
+    for backend in ("tensorrt", "torch"):
+        assert _read(backend=backend) is None
+        with pytest.raises(EngineError, match=f"not for --backend {backend}"):
+            _read("CPUExecutionProvider", backend=backend)
+    with pytest.raises(ValueError, match="providers="):
+        Pipeline.from_pretrained("nano", backend="torch", providers=["CPUExecutionProvider"])
 
 
 def test_a_provider_is_used_or_refused(clips, capsys):
