@@ -51,8 +51,9 @@ class GenerationConfig:
         seed: seed of the sampler; the same request with the same seed gives the same text.
         stop: texts that end generation; the stop text itself is not part of the completion.
         thinking_budget: tokens, at least 0, after which a model that has not begun its answer is made to:
-            its thought is closed and <answer> opened for it. None: three quarters of `max_new_tokens` (for
-            a reasoner; a thinker on its own has none). `max_new_tokens` or more: never.
+            its thought is closed, <answer> opened for it and, where moments are asked for, its next token
+            begins a list. None: three quarters of `max_new_tokens` (for a reasoner; a thinker on its own
+            has none). `max_new_tokens` or more: never.
     """
 
     max_new_tokens: int | None = None
@@ -93,6 +94,9 @@ class TrackingConfig:
         stride: the tracker's model runs on every `stride`-th frame and on keyframes, in [1, 32]; the masks of
             the frames in between are carried along with the pictures. "auto": as soon as they can no
             longer be carried with confidence, and on every eighth frame.
+        encode_ahead: with stride 1, the image encoder works on the next frame while the rest of the model
+            works on this one. The masks are the same either way. It pays where one of them leaves the device
+            idle (few threads, small graphs); the memory that both need comes together.
     """
 
     max_keyframes: int = 4
@@ -100,6 +104,7 @@ class TrackingConfig:
     match_iou: float = 0.5
     backward: bool = True
     stride: int | Literal["auto"] = 1
+    encode_ahead: bool = False
 
     def __post_init__(self) -> None:
         _check(self.max_keyframes >= 1, f"max_keyframes must be >= 1, got {self.max_keyframes!r}")

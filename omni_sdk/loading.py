@@ -56,6 +56,8 @@ def load_stages(
     if backend == "torch":
         if variants or memory_budget is not None:
             raise ValueError("variant= and memory_budget= are for bundles, not for backend='torch'")
+        if providers is not None:
+            raise ValueError("providers= is for onnxruntime, not for backend='torch'")
         return _from_checkpoints(directory, tracker, device=device)
     if not (directory / MANIFEST).is_file() and (directory / "config.json").is_file():
         raise BundleError(

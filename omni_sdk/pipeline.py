@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from omni_sdk.stages import (
     Reasoner,
     Reasoning,
     Tracker,
+    TrackingRun,
 )
 from omni_sdk.timing import Stopwatch
 from omni_sdk.tracked_frames import TrackedFrames
@@ -186,8 +188,9 @@ class Pipeline:
                     video, tracker.image_size, watch, overlap=config.overlap
                 ) as frames:
                     run = tracker.track(frames, prompts, config.tracking)
-                    for frame in run:
-                        yield Frame(frame.frame_index, frame.pts_seconds, size, frame.masks)
+                    with _ending(run):
+                        for frame in run:
+                            yield Frame(frame.frame_index, frame.pts_seconds, size, frame.masks)
                 watch.add(run.timings_ms)
                 keyframes = with_objects(keyframes, boxes, places, run.object_ids)
             elif status == "found":
@@ -269,13 +272,24 @@ class Pipeline:
             size = (video.info.height, video.info.width)
             with TrackedFrames(video, tracker.image_size, watch, overlap=config.overlap) as frames:
                 run = tracker.track(frames, prompts, config.tracking)
-                return build_tracks(list(run), labels or {}, size)
+                with _ending(run):
+                    return build_tracks(list(run), labels or {}, size)
 
     def _open(self, source: Source, watch: Stopwatch, parity: Parity = "hf") -> Video:
         with watch.stage("index"):
             video = open_source(source, limits=self.limits)
         video.parity = parity
         return video
+
+
+@contextlib.contextmanager
+def _ending(run: TrackingRun) -> Iterator[None]:
+    """End a run however its loop is left, where the tracker has something to end."""
+    try:
+        yield
+    finally:
+        if (close := getattr(run, "close", None)) is not None:
+            close()
 
 
 def _need(stage: T | None) -> T:

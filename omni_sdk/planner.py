@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from omni_sdk.errors import MemoryBudgetError
+from omni_sdk.variant_choice import variant_choices, weight_bytes
 
 if TYPE_CHECKING:
     from omni_sdk.bundle import Bundle
@@ -36,8 +37,6 @@ PAGE_BYTES = 4096
 ENCODER_BYTES_PER_PIXEL = 300  # image encoder of the tracker at its widest (an estimate)
 TEXT_TOKENS = 256
 AUDIO_TOKENS_PER_SECOND = 25
-NEARLY_LOSSLESS = ((), ("fp16",), ("fp16", "int8"))
-LAST_RESORT = (("fp16", "int4"),)
 PIXEL_SHARES = (1.0, 0.5, 0.25)
 _UNITS = {
     "": 1,
@@ -117,7 +116,8 @@ def plan_memory(bundle: Bundle, budget: int, *, backend: str, device: str) -> Me
     """Choose variants, frames and pixels that fit a budget.
 
     Tried in this order, the first that fits is taken: variants that hardly change answers with all frames
-    and pixels, then with fewer pixels, then with the fewest frames; int4 only after all of these.
+    and pixels, then with fewer pixels, then with the fewest frames; variants that may change answers only
+    after all of these (see `omni_sdk.variant_choice`).
 
     Args:
         bundle: without variants chosen.
@@ -172,19 +172,10 @@ def _candidates(
         media = [(most, pixels) for pixels in sizes]
         if fewest < most:
             media.append((fewest, sizes[-1]))
-    for group in (NEARLY_LOSSLESS, LAST_RESORT):
-        usable = [v for v in group if _usable(bundle, v, backend)]
+    for group in variant_choices(bundle, backend):
         for frames, pixels in media:
-            for variants in usable:
+            for variants in group:
                 yield variants, frames, pixels
-
-
-def _usable(bundle: Bundle, variants: tuple[str, ...], backend: str) -> bool:
-    graphs = bundle.manifest.graphs.values()
-    if any(not any(v in g.variants for g in graphs) for v in variants):
-        return False
-    chosen = bundle.with_variants(*variants).manifest.graphs.values()
-    return all(backend in g.backends for g in chosen)
 
 
 def _plan(
@@ -196,10 +187,6 @@ def _plan(
     device: str,
 ) -> MemoryPlan:
     manifest = bundle.manifest
-    weights = sum(
-        g.weight_bytes or sum(manifest.files[f].size for f in (g.file, *g.data))
-        for g in manifest.graphs.values()
-    )
     prompt, cache, reasoning = None, 0, 0
     table = manifest.grs.embedding if manifest.grs is not None else None
     if manifest.grs is not None and frames is not None and pixels is not None:
@@ -216,7 +203,7 @@ def _plan(
         max_frames=frames,
         max_pixels=pixels,
         prompt_tokens=prompt,
-        weights=weights,
+        weights=weight_bytes(bundle),
         cache=cache,
         reasoning=reasoning,
         tracking=0 if manifest.dus is None else tracking_bytes(manifest.dus),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omni_sdk.bundle import Bundle, embedded
 from omni_sdk.cli import main
 from omni_sdk.errors import MemoryBudgetError
-from omni_sdk.manifest import DecoderSpec, FileSpec, GraphVariant
+from omni_sdk.manifest import DecoderSpec, FileSpec, GraphVariant, ParityRow
 from omni_sdk.pipeline import Pipeline
 from omni_sdk.planner import (
     apply_plan,
@@ -22,6 +22,7 @@ from omni_sdk.planner import (
     plan_memory,
     tracking_bytes,
 )
+from omni_sdk.variant_choice import variant_choices
 
 GB = 10**9
 # hidden size, layers, key-value heads, parameters (Qwen2.5-Omni's published configurations; head size 128)
@@ -86,11 +87,11 @@ def test_known_sizes() -> None:
     [
         ("3B", 24 * GB, ()),
         ("3B", 12 * GB, ("fp16",)),
-        ("3B", 8 * GB, ("fp16", "int8")),
+        ("3B", 8 * GB, ("int8",)),
         ("7B", 64 * GB, ()),
         ("7B", 24 * GB, ("fp16",)),
-        ("7B", 16 * GB, ("fp16", "int8")),
-        ("7B", 9 * GB, ("fp16", "int4")),
+        ("7B", 16 * GB, ("int8",)),
+        ("7B", 9 * GB, ("int4",)),
     ],
 )
 def test_the_best_variant_that_fits(size: str, budget: int, variants: tuple[str, ...]) -> None:
@@ -99,6 +100,41 @@ def test_the_best_variant_that_fits(size: str, budget: int, variants: tuple[str,
     assert plan.total <= budget
     assert plan.max_frames is not None
     assert 8 <= plan.max_frames <= 24
+
+
+def _with_variants(bundle: Bundle, variants: dict[str, tuple[str, ...]], **rows: float) -> Bundle:
+    """Variants by name with the graphs that have them; `rows`: measured loss of the decoder's."""
+    graphs, files = dict(bundle.manifest.graphs), dict(bundle.manifest.files)
+    for name, keys in variants.items():
+        for key in keys:
+            file = f"{key}_{name}.onnx"
+            files[file] = FileSpec(files[graphs[key].file].size // 2, "0" * 64)
+            variant = GraphVariant(file, name, ("onnx",))
+            graphs[key] = dataclasses.replace(
+                graphs[key], variants=graphs[key].variants | {name: variant}
+            )
+    parity = tuple(
+        ParityRow(f"grs/decoder@{name}", "", "", value, 9.0) for name, value in rows.items()
+    )
+    manifest = dataclasses.replace(bundle.manifest, graphs=graphs, files=files, parity=parity)
+    return dataclasses.replace(bundle, manifest=manifest)
+
+
+def test_choices_follow_the_manifest_whatever_variants_are_called() -> None:
+    nano = _bundle("3B", variants=False)
+    every = tuple(nano.manifest.graphs)
+    decoder = ("grs/decoder",)
+    bundle = _with_variants(
+        nano, {"half": every, "new": decoder, "rough": decoder}, half=0.01, new=0.2, rough=0.9
+    )
+    nearly, last = variant_choices(bundle, "onnx")
+    assert nearly == [(), ("half",), ("half", "new"), ("new",)]
+    assert last == [("half", "rough"), ("rough",)]
+    assert variant_choices(bundle, "tensorrt") == ([()], [])
+    # measured to be good, a rough-looking one is taken like any other
+    better = _with_variants(nano, {"int4": decoder}, int4=0.1)
+    assert variant_choices(better, "onnx") == ([(), ("int4",)], [])
+    assert variant_choices(_with_variants(nano, {"int4": decoder}), "onnx") == ([()], [("int4",)])
 
 
 def test_fewer_pixels_before_int4() -> None:

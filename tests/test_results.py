@@ -67,6 +67,7 @@ def test_json_has_the_documented_shape(tmp_path: Path) -> None:
         "thinking",
         "answer",
         "status",
+        "thinking_cut",
         "video",
         "keyframes",
         "tracks",

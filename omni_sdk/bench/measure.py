@@ -20,7 +20,7 @@ from omni_sdk.bench.report import (
     SettingsReport,
     VideoReport,
 )
-from omni_sdk.config import PipelineConfig, SamplingConfig
+from omni_sdk.config import PipelineConfig, SamplingConfig, TrackingConfig
 from omni_sdk.errors import ModelOutputError, PromptError
 from omni_sdk.results import Result
 from omni_sdk.stages import Reasoning
@@ -74,6 +74,7 @@ def measure(
         sampling=SamplingConfig(num_frames=settings.num_frames, audio=settings.audio),
         on_parse_error="empty",
         overlap=settings.overlap,
+        tracking=TrackingConfig(encode_ahead=settings.encode_ahead),
     )
     start_of_all = environment(pipeline.bundle.device)
     loaded = host_memory_mb()

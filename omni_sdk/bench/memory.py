@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -41,7 +43,10 @@ def host_memory_mb(field: str = "VmRSS") -> float | None:
 
 
 class DeviceSampler:
-    """Samples `nvidia-smi` in the background: peak memory and mean power of one device.
+    """Samples `nvidia-smi`, on Jetson `tegrastats`, in the background: peak memory, mean power.
+
+    On Jetson memory is shared with the host: what is sampled is that of the whole board, and so is power.
+    Status: neither was run on a device; tests feed lines of the documented form.
 
     Args:
         device: "cuda:N"; for anything else, or where the tool is missing, nothing is sampled.
@@ -54,6 +59,7 @@ class DeviceSampler:
     def __init__(self, device: str) -> None:
         kind, _, index = device.partition(":")
         self._index = int(index or 0) if kind == "cuda" else None
+        self._parse = parse_nvidia_smi
         self._tool: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self.memory_mb: list[float] = []
@@ -72,11 +78,17 @@ class DeviceSampler:
     def __enter__(self) -> DeviceSampler:
         if self._index is None:
             return self
-        command = ["nvidia-smi", "--query-gpu=memory.used,power.draw"]
-        command += ["--format=csv,noheader,nounits", f"--id={self._index}"]
+        if (
+            shutil.which("tegrastats") is not None
+        ):  # nvidia-smi is there on newer boards, but knows little
+            command, self._parse = ["tegrastats", "--interval", str(_SAMPLE_MS)], parse_tegrastats
+        else:
+            command = ["nvidia-smi", "--query-gpu=memory.used,power.draw"]
+            command += ["--format=csv,noheader,nounits", f"--id={self._index}"]
+            command += [f"--loop-ms={_SAMPLE_MS}"]
         with contextlib.suppress(OSError):
             self._tool = subprocess.Popen(
-                [*command, f"--loop-ms={_SAMPLE_MS}"],
+                command,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
@@ -106,8 +118,29 @@ class DeviceSampler:
         assert self._tool is not None
         assert self._tool.stdout is not None
         for line in self._tool.stdout:
-            memory, _, power = line.partition(",")
-            with contextlib.suppress(ValueError):  # "[N/A]" where the device does not report it
-                self.memory_mb.append(float(memory))
-            with contextlib.suppress(ValueError):
-                self.watts.append(float(power))
+            memory, watts = self._parse(line)
+            if memory is not None:
+                self.memory_mb.append(memory)
+            if watts is not None:
+                self.watts.append(watts)
+
+
+def parse_nvidia_smi(line: str) -> tuple[float | None, float | None]:
+    """Return MiB and watts of a line "100, 50.0"; None where it says "[N/A]" or something else."""
+    found: list[float | None] = [None, None]
+    for i, text in enumerate(line.split(",")[:2]):
+        with contextlib.suppress(ValueError):
+            found[i] = float(text)
+    return found[0], found[1]
+
+
+def parse_tegrastats(line: str) -> tuple[float | None, float | None]:
+    """Return MiB in use and watts of the board of a line of tegrastats.
+
+    Rails are "NAME 4912mW/4990mW" (now / mean). VDD_IN is the whole module where there is such a rail
+    (Orin NX and Nano); on AGX boards the rails are added up.
+    """
+    memory = re.search(r"\bRAM ([0-9]{1,9})/", line)
+    rails = {name: int(mw) for name, mw in re.findall(r"\b([A-Z0-9_]+) ([0-9]{1,9})mW/", line)}
+    total = rails.get("VDD_IN", sum(rails.values()))
+    return float(memory[1]) if memory else None, total / 1e3 if rails else None

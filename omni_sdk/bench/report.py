@@ -92,6 +92,7 @@ class SettingsReport:
         audio: whether sound was used.
         num_frames: frames shown to the reasoner; None: the bundle's rule.
         overlap: whether frames were decoded beside the tracker.
+        encode_ahead: see `TrackingConfig.encode_ahead`.
         memory_budget: as asked for, or None.
     """
 
@@ -100,6 +101,7 @@ class SettingsReport:
     audio: bool
     num_frames: int | None
     overlap: bool = True
+    encode_ahead: bool = False
     memory_budget: str | None = None
 
 

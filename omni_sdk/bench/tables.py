@@ -29,6 +29,7 @@ def report_text(report: BenchReport) -> str:
             if report.settings.overlap
             else "frames decoded in turn"
         )
+        + ("; the next frame encoded ahead" if report.settings.encode_ahead else "")
         + (f"; memory budget {budget}" if (budget := report.settings.memory_budget) else ""),
     ]
     for video in report.videos:

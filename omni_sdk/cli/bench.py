@@ -35,6 +35,11 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode frames in turn with the tracker, to compare with decoding beside it",
     )
+    parser.add_argument(
+        "--encode-ahead",
+        action="store_true",
+        help="encode the next frame while the tracker works on this one",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--backend", default="auto", choices=("auto", "onnx", "tensorrt"))
     common.declare_variants(parser)
@@ -78,6 +83,7 @@ def _measure(arguments: argparse.Namespace, name: str, videos: list[str]) -> int
         not arguments.no_audio,
         arguments.frames,
         overlap=not arguments.no_overlap,
+        encode_ahead=arguments.encode_ahead,
         memory_budget=arguments.memory,
     )
     report = measure(

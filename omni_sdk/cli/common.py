@@ -37,7 +37,16 @@ def declare_model(parser: argparse.ArgumentParser) -> None:
 
 
 def declare_variants(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose variants of a bundle's graphs, by name or by the memory they take."""
+    """Add the options that choose providers and variants, the latter by name or by the memory they take."""
+    parser.add_argument(
+        "--provider",
+        action="append",
+        default=[],
+        metavar="NAME[:KEY=VALUE,..]",
+        help="execution provider of ONNX Runtime by its own name and with its own options, in place of "
+        "--device: TensorrtExecutionProvider, or CUDAExecutionProvider:enable_cuda_graph=1; may be "
+        "repeated, most wanted first",
+    )
     parser.add_argument(
         "--variant",
         action="append",
@@ -122,7 +131,28 @@ def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
         variant=arguments.variant,
         skip_parity=arguments.skip_parity,
         memory_budget=read_memory(arguments),
+        providers=read_providers(arguments),
     )
+
+
+def read_providers(arguments: argparse.Namespace) -> list[tuple[str, dict[str, str]]] | None:
+    """Return execution providers with their options, None where none is named.
+
+    Raises:
+        EngineError: options that are not KEY=VALUE.
+    """
+    from omni_sdk.errors import EngineError
+
+    found = []
+    if arguments.provider and arguments.backend not in ("auto", "onnx"):
+        raise EngineError(f"--provider is for onnxruntime, not for --backend {arguments.backend}")
+    for text in arguments.provider:
+        name, _, rest = text.partition(":")
+        pairs = [item.partition("=") for item in rest.split(",") if item]
+        if any(not key or not equals for key, equals, _ in pairs):
+            raise EngineError(f"--provider {text!r}: expected NAME or NAME:KEY=VALUE,KEY=VALUE")
+        found.append((name, {key: value for key, _, value in pairs}))
+    return found or None
 
 
 def read_memory(arguments: argparse.Namespace) -> str | None:

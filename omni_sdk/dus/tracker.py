@@ -18,7 +18,7 @@ Note [One run]
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -35,6 +35,7 @@ from omni_sdk.dus.prompts import Clicks, PlannedPrompt, plan_prompts
 from omni_sdk.dus.propagation import Output, Propagator
 from omni_sdk.dus.sam2 import Features, Sam2Graphs
 from omni_sdk.errors import MediaError
+from omni_sdk.prefetch import Prefetch
 from omni_sdk.stages import FrameMasks, ObjectMask
 
 if TYPE_CHECKING:
@@ -168,12 +169,17 @@ class Sam2Run:
         self._limits = limits
         self._config = config
         self._banks: dict[int, MemoryBank] = {}
+        self._ahead: Features | None = None
         self._frame_masks = self._run()
+
+    def close(self) -> None:
+        """End the run early; what was being encoded ahead is finished first."""
+        self._frame_masks.close()
 
     def __iter__(self) -> Iterator[FrameMasks]:
         return self._frame_masks
 
-    def _run(self) -> Iterator[FrameMasks]:
+    def _run(self) -> Generator[FrameMasks, None, None]:
         waiting: list[_Done] = []  # until no prompt to come can start an object
         early: dict[int, _Done] = {}  # until the backward walk has added the later objects
         for done in self._forward():
@@ -298,7 +304,24 @@ class Sam2Run:
         self, walk: Callable[..., Iterator[TrackerFrame]], start: int, stop: int
     ) -> Iterator[TrackerFrame]:
         """Sources need not know of `luma` unless it is wanted."""
-        return walk(start, stop) if self._config.stride == 1 else walk(start, stop, luma=True)
+        if self._config.stride != 1:
+            return walk(start, stop, luma=True)
+        frames = walk(start, stop)
+        return self._encoded_ahead(frames) if self._config.encode_ahead else frames
+
+    def _encoded_ahead(self, frames: Iterator[TrackerFrame]) -> Iterator[TrackerFrame]:
+        """Yield frames whose features are there, or nearly: the next one's are made meanwhile."""
+        pairs = Prefetch(lambda: ((f, self._graphs.encode(f.image)) for f in frames), 1)
+        try:
+            while True:
+                with self._timed("encode"):
+                    pair = next(pairs, None)
+                if pair is None:
+                    return
+                frame, self._ahead = pair
+                yield frame
+        finally:
+            pairs.close()
 
     def _hold(self, gap: Gap, frame: TrackerFrame, object_ids: Iterable[int]) -> bool:
         with self._timed("carry"):
@@ -319,6 +342,9 @@ class Sam2Run:
             yield from (_Done(f.frame_index, f.pts_seconds, masks) for f, masks in filled)
 
     def _encode(self, frame: TrackerFrame) -> Features:
+        if (ahead := self._ahead) is not None:
+            self._ahead = None
+            return ahead
         with self._timed("encode"):
             return self._graphs.encode(frame.image)
 

@@ -238,6 +238,10 @@ class PlanCache:
                             f"{timeout_seconds:.0f} s (lock {path}); wait for it, or end it"
                         ) from None
                     time.sleep(min(0.1, timeout_seconds / 10))
+            # Under the lock nobody writes this plan: what a killed process began to write is swept.
+            for left in self.directory.glob(f".{key.digest}.*"):
+                logger.info("%s: left by a process that was killed; removed", left)
+                left.unlink(missing_ok=True)
             yield
 
     def _plan(self, key: PlanKey) -> Path:
@@ -275,7 +279,8 @@ class PlanCache:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+    prefix = f".{path.stem}."
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=prefix, delete=False) as file:
         try:
             file.write(content)
             file.flush()

@@ -12,6 +12,7 @@ from omni_sdk.grs.request import Completion
 
 CLOSE_THOUGHT = "</think><answer>"
 """What is put into a thought's mouth that outlasts its budget: the grammar's way from thought to answer."""
+_LIST = "["
 
 
 class CompletionBuilder:
@@ -46,6 +47,7 @@ class CompletionBuilder:
         self._moments = moments
         self._thinking_cut = False
         self._forced: list[int] = []
+        self._begins_list = False
         self.finish: str | None = None
         """"eos", "stop" or "length" once the row has ended."""
 
@@ -59,7 +61,22 @@ class CompletionBuilder:
             self._thinking_cut = True
             encoding = self._tokenizer.encode(CLOSE_THOUGHT, add_special_tokens=False)
             self._forced = encoding.ids[::-1]
+            self._begins_list = self._moments
         return self._forced.pop() if self._forced else None
+
+    def allowed(self) -> list[int] | None:
+        """Return the tokens of which the next one has to be one, or None where all are allowed.
+
+        After a thought that was closed for it the model chooses how its list begins, not whether.
+        """
+        if self._forced or not self._begins_list or self.finish is not None:
+            return None
+        self._begins_list = False
+        special = {
+            id for id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
+        }
+        found = [id for piece, id in self._tokenizer.get_vocab().items() if piece.startswith(_LIST)]
+        return [id for id in found if id not in special] or None
 
     def add(self, token: int) -> bool:
         """Take the next token; return whether the row has ended. Ended rows ignore tokens."""

@@ -31,17 +31,22 @@ class TokenSampler:
         self._suppress = np.array(sorted(suppress), np.int64)
         self._generator = np.random.default_rng(config.seed % 2**64)
 
-    def __call__(self, logits: NDArray[np.float32]) -> int:
+    def __call__(self, logits: NDArray[np.float32], allowed: Sequence[int] | None = None) -> int:
         """Choose a token.
 
         Args:
             logits: (V,) float32.
+            allowed: the token ids to choose from; None: all.
 
         Raises:
             EngineError: a NaN among the logits, or nothing finite left.
         """
         scores = logits.astype(np.float64)
         scores[self._suppress] = -np.inf
+        if allowed is not None:
+            rest = np.ones(len(scores), bool)
+            rest[np.asarray(allowed, np.int64)] = False
+            scores[rest] = -np.inf
         best = int(scores.argmax())  # the first of equals, as torch does; a NaN if there is one
         if not np.isfinite(scores[best]):
             raise EngineError(

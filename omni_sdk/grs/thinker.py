@@ -219,7 +219,7 @@ class GraphThinker:
 def next_token(row: CompletionBuilder, sampler: TokenSampler, scores: NDArray[np.float32]) -> int:
     """Return the token that a row has to take, else the one that its sampler chooses."""
     forced = row.forced()
-    return sampler(scores) if forced is None else forced
+    return sampler(scores, row.allowed()) if forced is None else forced
 
 
 def check_positions(request: ThinkerRequest, max_new_tokens: int, max_positions: int) -> None:

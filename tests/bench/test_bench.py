@@ -11,7 +11,7 @@ import pytest
 from omni_sdk.bench.compare import compare, verdict
 from omni_sdk.bench.environment import environment
 from omni_sdk.bench.measure import Case, measure
-from omni_sdk.bench.memory import DeviceSampler, host_memory_mb, reset_host_peak
+from omni_sdk.bench.memory import DeviceSampler, host_memory_mb, parse_tegrastats, reset_host_peak
 from omni_sdk.bench.report import (
     NOT_SUMMED,
     STAGES,
@@ -176,6 +176,26 @@ def test_device_sampler_reads_what_the_tool_prints(tmp_path, monkeypatch):
     with DeviceSampler("cpu") as nothing:
         pass
     assert (nothing.peak_mb, nothing.mean_watts) == (None, None)
+
+
+def test_tegrastats(tmp_path, monkeypatch):
+    orin_nx = (
+        "11-22-2026 10:00:00 RAM 3012/7620MB (lfb 4x4MB) SWAP 0/3810MB (cached 0MB) CPU [2%@729,off] "
+        "GR3D_FREQ 0% cpu@48.5C VDD_IN 4912mW/4990mW VDD_CPU_GPU_CV 600mW/610mW VDD_SOC 1400mW/1400mW"
+    )
+    agx = "RAM 9000/62780MB (lfb 1x4MB) VDD_GPU_SOC 3000mW/1mW VDD_CPU_CV 400mW/1mW VIN_SYS_5V0 3600mW/1mW"
+    assert parse_tegrastats(orin_nx) == (3012.0, 4.912)
+    assert parse_tegrastats(agx) == (9000.0, 7.0)
+    assert parse_tegrastats("no such line") == (None, None)
+    tool = tmp_path / "tegrastats"
+    tool.write_text(f"#!/bin/sh\necho '{orin_nx}'\nexec sleep 30\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with DeviceSampler("cuda:0") as sampler:
+        deadline = time.monotonic() + 10
+        while not sampler.watts and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert (sampler.peak_mb, sampler.mean_watts) == (3012.0, 4.912)
 
 
 def test_device_description(tmp_path, monkeypatch):

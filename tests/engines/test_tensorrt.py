@@ -244,6 +244,43 @@ def test_two_builders(nano, cache):
             pass  # a builder that died has given its lock back
 
 
+KILLED = """
+import json, os, sys, time
+from pathlib import Path
+from omni_sdk import schema
+from omni_sdk.engines.plans import PlanCache, PlanKey
+
+def hang(_):
+    print("writing", flush=True)
+    time.sleep(60)
+
+os.fsync = hang
+key = schema.from_dict(PlanKey, json.loads(sys.argv[2]))
+cache = PlanCache(Path(sys.argv[1]))
+with cache.building(key):
+    cache.store(key, b"half of a plan")
+"""
+
+
+def test_a_process_killed_while_it_writes(nano, cache):
+    key = _key(nano)
+    command = [sys.executable, "-c", KILLED, str(cache.directory), json.dumps(schema.to_dict(key))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        process.kill()
+        process.wait(10)
+    assert len(list(cache.directory.glob(".*"))) == 1  # what it had begun
+    assert cache.find(key) is None
+    with cache.building(_key(nano, sm="9.0"), timeout_seconds=10):
+        assert (
+            len(list(cache.directory.glob(".*"))) == 1
+        )  # another plan's builder may be at work on it
+    with cache.building(key, timeout_seconds=10):
+        assert not list(cache.directory.glob(".*"))
+        cache.store(key, b"a whole plan")
+    assert cache.find(key) == b"a whole plan"
+
+
 # operators and trtexec
 
 

@@ -1,13 +1,16 @@
 """A thought that outlasts its budget is closed, and only such a one."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
 from omni_sdk.config import GenerationConfig
+from omni_sdk.errors import EngineError
 from omni_sdk.grs.completion import CLOSE_THOUGHT, CompletionBuilder
 from omni_sdk.grs.parser import awaits_answer, split_answer
+from omni_sdk.grs.sampling import TokenSampler
 
 PIECES = [
     "<end>",
@@ -95,6 +98,36 @@ def test_never_more_tokens_than_allowed_and_no_thought_stays_open(chosen, budget
         assert done.token_ids.tolist() == free.token_ids.tolist()
     else:
         assert CLOSE_THOUGHT in done.text or done.finish == "length"
+
+
+def test_a_list_is_begun_after_a_cut(tokenizer):
+    """The model chooses how the answer begins, once, and only where moments are asked for."""
+    row = CompletionBuilder(tokenizer, (END + 1,), (), 20, thinking_budget=1, moments=True)
+    assert row.allowed() is None
+    row.add(THINK + 1)
+    for piece in (CLOSE, ANSWER):
+        assert row.forced() == piece + 1
+        row.add(piece + 1)
+    assert row.forced() is None
+    assert sorted(row.allowed()) == [MOMENT + 1, NONE + 1]
+    assert row.allowed() is None
+    words = CompletionBuilder(tokenizer, (END + 1,), (), 20, thinking_budget=1)
+    words.add(THINK + 1)
+    while (token := words.forced()) is not None:
+        words.add(token)
+    assert words.allowed() is None
+
+
+def test_choosing_among_allowed_tokens():
+    logits = np.array([5.0, 1.0, 9.0, 3.0, 4.0], np.float32)
+    greedy = TokenSampler(GenerationConfig(), suppress=[4])
+    assert greedy(logits) == 2
+    assert greedy(logits, [0, 1, 3]) == 0
+    assert greedy(logits, [3, 4]) == 3
+    drawn = TokenSampler(GenerationConfig(temperature=5.0, seed=1), suppress=[])
+    assert {drawn(logits, [1, 3]) for _ in range(50)} == {1, 3}
+    with pytest.raises(EngineError, match="not finite"):
+        greedy(logits, [4])
 
 
 def test_bad_budget():

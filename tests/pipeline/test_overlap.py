@@ -40,14 +40,52 @@ def test_the_same_answer(pipe: Pipeline, clips, family, stride):
     assert not _threads()
 
 
-def test_left_early(pipe: Pipeline, clips):
+def test_encoding_ahead(pipe: Pipeline, clips):
+    """Forward and backward walks, several objects, prompts in the middle; a stride leaves it off."""
+    for family, stride in (("last", 1), ("leaves", 1), ("sound", 4)):
+        path, truth = clips[family]
+        found = [
+            pipe(
+                path,
+                truth.query,
+                config=PipelineConfig(tracking=TrackingConfig(stride=stride, encode_ahead=ahead)),
+            )
+            for ahead in (True, False)
+        ]
+        assert _plain(found[0]) == _plain(found[1])
+        assert not _threads()
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_left_early(pipe: Pipeline, clips, ahead):
     path, truth = clips["direct"]
+    config = PipelineConfig(tracking=TrackingConfig(encode_ahead=ahead))
     for count in (1, 2, 3, 40):
-        stream = pipe.stream(path, truth.query)
+        stream = pipe.stream(path, truth.query, config=config)
         for _ in range(count):
             next(stream)
         stream.close()
         assert not _threads()
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_an_encoder_that_fails(pipe: Pipeline, clips, monkeypatch, ahead):
+    """The error is the encoder's own, wherever it ran, and no thread is left even while it is held."""
+    path, truth = clips["direct"]
+    graphs = pipe.tracker._graphs
+    encode, calls = type(graphs).encode, []
+
+    def failing(self, image):
+        calls.append(image)
+        if len(calls) == 4:
+            raise EngineError("the device is gone")
+        return encode(self, image)
+
+    monkeypatch.setattr(type(graphs), "encode", failing)
+    config = PipelineConfig(tracking=TrackingConfig(encode_ahead=ahead))
+    with pytest.raises(EngineError, match="the device is gone"):
+        pipe(path, truth.query, config=config)
+    assert not _threads()
 
 
 def test_a_tracker_that_fails(pipe: Pipeline, clips):

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from omni_sdk.cli import main
 from omni_sdk.config import GenerationConfig, PipelineConfig
 
@@ -32,9 +34,10 @@ def test_a_cut_thought_still_answers_and_says_so(pipe, clips):
     assert len(result.thinking) < len(whole.thinking)
 
 
-def test_real_clip(pipe, shared):
+@pytest.mark.parametrize("name", ["refavs_demo", "02_cups"])
+def test_real_clip(pipe, shared, name):
     """Nano knows nothing of natural video and does not stop thinking; an answer comes all the same."""
-    path = shared / "media" / "refavs_demo.mp4"
+    path = shared / "media" / f"{name}.mp4"
     found = pipe.reason(path, "the thing that makes a sound")
     assert found.thinking_cut
     assert found.status in ("found", "absent")
