@@ -15,21 +15,14 @@ from numpy.typing import NDArray
 from omni_sdk.media.audio import read_audio
 from omni_sdk.media.container import media_errors
 from omni_sdk.media.convert import RgbConverter
-from omni_sdk.media.decode import (
-    Frames,
-    Group,
-    PacketReader,
-    decode_groups,
-    decode_linear,
-    decode_span,
-    in_order,
-    plan_groups,
-)
+from omni_sdk.media.decode import Group, decode_groups, decode_linear, plan_groups
 from omni_sdk.media.frames import AudioClip, VideoFrame
 from omni_sdk.media.index import index_file
 from omni_sdk.media.limits import MediaLimits, WallClock
+from omni_sdk.media.reader import PacketReader
 from omni_sdk.media.resize import Filter
 from omni_sdk.media.video import Put, Video, check_audio, check_size
+from omni_sdk.media.walk import Walker
 
 _MAX_WORKERS = 4  # containers decoded side by side; each holds its own reference frames
 _MAX_THREADS = 4  # frame threads of one decoder; each holds a frame
@@ -48,6 +41,7 @@ class FileVideo(Video):
         self._first_seconds = indexed.first_seconds
         self._orientation = indexed.orientation
         self._is_quick = indexed.is_quick
+        self._sound = indexed.sound
         self._cpus = os.cpu_count() or 1
         self._readers: weakref.WeakSet[PacketReader] = weakref.WeakSet()
 
@@ -71,11 +65,9 @@ class FileVideo(Video):
     def close(self) -> None:
         """End walks that are under way, too: their iterators may be kept alive by who gave them up."""
         super().close()
+        self._sound = None
         for reader in list(self._readers):
             reader.close()
-
-    def _walk_threads(self) -> int:
-        return 1 if self._table is None else min(self._cpus, _MAX_THREADS)
 
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
         frame_size = (self._index.height, self._index.width)
@@ -108,7 +100,8 @@ class FileVideo(Video):
             def emit(index: int, frame: av.VideoFrame) -> None:
                 put(index, convert(frame))
 
-            is_quick, reorder = self._is_quick, table.reorder_depth
+            is_quick = self._is_quick
+            reorder: int | None = table.reorder_depth
             while share:
                 with (
                     self._reader(clock, threads, is_quick=is_quick, reorder=reorder) as reader,
@@ -136,26 +129,16 @@ class FileVideo(Video):
             pending = [pool.submit(work, share) for share in elsewhere]
             return work(here).union(*(done.result() for done in pending))
 
-    def _frames(self, reader: PacketReader, start: int, stop: int) -> Frames:
-        """Decode frames [start, stop) in order; `reader` must be fresh where there is no table."""
-        wanted = range(start, stop)
-        if self._table is None:
-            frames = decode_linear(reader, wanted, stop - 1)
-        else:
-            rows = self._table.packet_of_frame[start:stop]
-            # The first frames on screen may be stored after ones of an earlier group.
-            first = min(self._table.start_of(int(row)) for row in rows[:16])
-            frames = decode_span(reader, self._table, (first, int(rows.max())), wanted)
+    def _walker(self, clock: WallClock) -> Walker:
+        threads = min(self._cpus, _MAX_THREADS)
 
-        def lost(index: int) -> None:
-            self._missing.add(index)
-            if self._table is not None:
-                reader.lost(self._table, index)
+        def open_reader(reorder: int | None) -> PacketReader:
+            return self._reader(clock, 1 if self._table is None else threads, reorder=reorder)
 
-        return in_order(frames, start, lost, stop)
+        return Walker(open_reader, self._table, self._missing)
 
-    def _note_damage(self, reader: PacketReader, start: int, stop: int) -> None:
-        self._corrupt |= reader.damaged(self._table) & set(range(start, stop)) - self._missing
+    def _note_damage(self, walker: Walker, start: int, stop: int) -> None:
+        self._corrupt |= walker.damaged() & set(range(start, stop)) - self._missing
 
     def forward(
         self,
@@ -174,16 +157,16 @@ class FileVideo(Video):
         if start == stop:
             return
         clock = self._clock("decoding")
-        with self._reader(clock, self._walk_threads()) as reader:
+        with self._walker(clock) as walker:
             try:
-                for index, frame in self._frames(reader, start, stop):
+                for index, frame in walker.frames(start, stop):
                     with media_errors(self._name):
                         pictures = convert(frame)
                     with clock.paused():
                         yield self._video_frame(index, *pictures)
                     self._check_open()
             finally:
-                self._note_damage(reader, start, stop)
+                self._note_damage(walker, start, stop)
 
     def backward(
         self,
@@ -201,31 +184,20 @@ class FileVideo(Video):
     def _walk_backward(self, start: int, stop: int, convert: Convert) -> Iterator[VideoFrame]:
         clock = self._clock("decoding")
         sync = self._index.sync_frames
-        reader: PacketReader | None = None
         end = start + 1
-        try:
+        with self._walker(clock) as walker:
             while end > stop + 1:
                 group = int(sync[np.searchsorted(sync, end - 1, side="right") - 1])
                 begin = max(group, stop + 1, end - self._limits.max_frames_held)
-                if reader is None:
-                    reader = self._reader(clock, self._walk_threads())
                 with media_errors(self._name):
-                    held = [(i, convert(f)) for i, f in self._frames(reader, begin, end)]
-                self._note_damage(reader, begin, end)
-                if (
-                    self._table is None
-                ):  # counted from the start: each piece needs a fresh container
-                    reader.close()
-                    reader = None
+                    held = [(i, convert(f)) for i, f in walker.frames(begin, end)]
+                self._note_damage(walker, begin, end)
                 while held:
                     index, pictures = held.pop()
                     with clock.paused():
                         yield self._video_frame(index, *pictures)
                     self._check_open()
                 end = begin
-        finally:
-            if reader is not None:
-                reader.close()
 
     def _video_frame(
         self, index: int, image: NDArray[np.uint8], luma: NDArray[np.uint8] | None
@@ -240,12 +212,16 @@ class FileVideo(Video):
         check_audio(sampling_rate, max_seconds)
         if not self._has_audio:
             return None
+        # Used once: a decoder that has run may keep state over a flush (AAC's noise).
+        gathered, self._sound = self._sound, None
         clip = read_audio(
             self._path,
             self._limits,
             first_seconds=self._first_seconds,
             sampling_rate=sampling_rate,
             max_seconds=max_seconds,
+            gathered=gathered,
+            is_quick=self._is_quick,
         )
         self._sound_damaged |= clip is None or clip.damaged
         return clip

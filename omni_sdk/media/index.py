@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from omni_sdk.errors import LimitError, MediaError
 from omni_sdk.media.convert import Orientation
-from omni_sdk.media.decode import PacketReader, decode_linear
+from omni_sdk.media.decode import decode_linear
 from omni_sdk.media.exif import exif_orientation
 from omni_sdk.media.frames import VideoIndex
 from omni_sdk.media.limits import MediaLimits, WallClock
 from omni_sdk.media.mp4_index import read_mp4_index
 from omni_sdk.media.packets import Demuxed, PacketTable, demux
+from omni_sdk.media.reader import PacketReader
+from omni_sdk.media.sound import SoundPackets
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class IndexedFile:
         orientation: of a still image; None: each frame says its own.
         is_quick: the header says all that decoding needs, so that containers can be opened without
             libavformat's own look at the first frames.
+        sound: its sound, where a demux made the index and has met it.
     """
 
     index: VideoIndex
@@ -39,6 +42,7 @@ class IndexedFile:
     has_audio: bool
     orientation: Orientation | None
     is_quick: bool
+    sound: SoundPackets | None = None
 
 
 def index_file(path: Path, limits: MediaLimits) -> IndexedFile:
@@ -84,6 +88,7 @@ def _indexed(
         found.has_audio,
         _still_orientation(path, found),
         is_quick,
+        found.sound,
     )
 
 
@@ -210,6 +215,7 @@ def _index_by_decoding(
     seconds = np.maximum.accumulate(seconds)
     index_ = _public_index(path, limits, seconds, np.unique([0, *sync]), first, found)
     orientation = _still_orientation(path, found)
+    first_seconds = float(start * found.time_base)
     return IndexedFile(
-        index_, None, float(start * found.time_base), found.has_audio, orientation, False
+        index_, None, first_seconds, found.has_audio, orientation, False, found.sound
     )

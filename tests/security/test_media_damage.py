@@ -100,6 +100,9 @@ def test_frame_threads_lose_no_damage(options, save, tmp_path, monkeypatch) -> N
             with open_source(damaged) as video:
                 batch = video.sample(indices=range(0, len(video), 2))
                 told.append((batch.corrupt, batch.missing, batch.frames.tobytes()))
+            with open_source(damaged) as video:
+                walk = [f.image.tobytes() for f in video.forward(0, len(video))]
+                told[-1] += (walk, video.corrupt, video.missing)
         assert told[0] == told[1] == told[2], place
         flagged += bool(told[0][0] or told[0][1])
     assert flagged >= 5
