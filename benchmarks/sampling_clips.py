@@ -87,13 +87,14 @@ def make(plan: ClipPlan, folder: Path) -> Path:
 
 
 def remux(source: Path, folder: Path, suffix: str) -> Path:
-    """Return a copy of a file in another container, sound included."""
+    """Return a copy of a file in another container: its pictures and its sound."""
     path = folder / f"{source.stem}.{suffix}"
     if not path.exists():
         part = path.with_name(f"part-{path.name}")
         with av.open(str(source)) as container, av.open(str(part), "w") as sink:
-            streams = {s.index: sink.add_stream_from_template(s) for s in container.streams}
-            for packet in container.demux():
+            kept = [*container.streams.video[:1], *container.streams.audio[:1]]
+            streams = {s.index: sink.add_stream_from_template(s) for s in kept}
+            for packet in container.demux(kept):
                 if packet.dts is not None:
                     packet.stream = streams[packet.stream_index]
                     sink.mux(packet)
