@@ -58,17 +58,22 @@ def decode_span(
             send = not reader.leave_out(packet)
         else:
             send, reader.codec.skip_frame = True, "DEFAULT"
-        for frame in reader.send(packet, row) if send else ():
-            index = table.frame_of(frame.pts)
-            if index is not None and index in wanted:
-                yield index, frame
+        if send:
+            yield from _wanted(reader.send(packet, row), table, wanted)
         if row >= last:
             break
-    for frame in reader.drain():
+    yield from _wanted(reader.drain(), table, wanted)
+    reader.codec.flush_buffers()
+
+
+def _wanted(frames: list[av.VideoFrame], table: PacketTable, wanted: Container[int]) -> Frames:
+    """Yield the wanted ones; none is held while the next is decoded, for that would be memory."""
+    while frames:
+        frame = frames.pop(0)
         index = table.frame_of(frame.pts)
         if index is not None and index in wanted:
             yield index, frame
-    reader.codec.flush_buffers()
+        del frame
 
 
 def decode_sure(
@@ -147,6 +152,7 @@ def decode_groups(
             for index, frame in decode_span(reader, table, (start, last), frozenset(members)):
                 waiting.discard(index)
                 emit(index, frame)
+                del frame
             if waiting or reader.has_doubt():
                 left.append((start, last, members))
                 reader.forget_damage()
@@ -162,6 +168,7 @@ def decode_groups(
                 if index in waiting:
                     waiting.discard(index)
                     emit(index, frame)
+                del frame
             if not waiting:
                 break
         if waiting:

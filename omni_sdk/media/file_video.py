@@ -24,7 +24,6 @@ from omni_sdk.media.resize import Filter
 from omni_sdk.media.video import Put, Video, check_audio, check_size
 from omni_sdk.media.walk import Walker
 
-_MAX_WORKERS = 4  # containers decoded side by side; each holds its own reference frames
 _MAX_THREADS = 4  # frame threads of one decoder; each holds a frame
 
 Convert = Callable[[av.VideoFrame], tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]
@@ -90,7 +89,7 @@ class FileVideo(Video):
                     put(index, convert(frame))
                 return reader.damaged(None)
         groups = plan_groups(table, indices)
-        workers = min(len(groups), self._cpus, _MAX_WORKERS)
+        workers = min(len(groups), self._cpus, self._limits.max_containers)
         threads = max(1, min(self._cpus // workers, _MAX_THREADS))
 
         def work(share: list[Group]) -> set[int]:
