@@ -30,10 +30,14 @@ Convert = Callable[[av.VideoFrame], tuple[NDArray[np.uint8], NDArray[np.uint8] |
 
 
 class FileVideo(Video):
-    """Frames and sound of a local file. Only walks that are under way hold it open."""
+    """Frames and sound of a local file.
+
+    Walks that are under way hold it open, and the container of the index, until frames are first decoded.
+    """
 
     def __init__(self, path: Path, limits: MediaLimits, *, name: str | None = None) -> None:
-        indexed = index_file(path, limits)
+        self._cpus = os.cpu_count() or 1
+        indexed = index_file(path, limits, threads=min(self._cpus, _MAX_THREADS))
         super().__init__(name or str(path), indexed.index, limits, has_audio=indexed.has_audio)
         self._path = path
         self._table = indexed.table
@@ -41,8 +45,10 @@ class FileVideo(Video):
         self._orientation = indexed.orientation
         self._is_quick = indexed.is_quick
         self._sound = indexed.sound
-        self._cpus = os.cpu_count() or 1
+        self._spare = indexed.reader  # from the index, for the first who decodes
         self._readers: weakref.WeakSet[PacketReader] = weakref.WeakSet()
+        if self._spare is not None:
+            self._readers.add(self._spare)
 
     def _clock(self, what: str) -> WallClock:
         return WallClock(self._limits, f"{what} {self._name!r}")
@@ -60,6 +66,17 @@ class FileVideo(Video):
         )
         self._readers.add(reader)
         return reader
+
+    def _take_spare(self, clock: WallClock, threads: int) -> PacketReader | None:
+        """Return the index's container, if it is still there and decodes with as many threads."""
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        if spare.threads != threads:
+            spare.close()
+            return None
+        spare.clock = clock
+        return spare
 
     def close(self) -> None:
         """End walks that are under way, too: their iterators may be kept alive by who gave them up."""
@@ -92,7 +109,9 @@ class FileVideo(Video):
         workers = min(len(groups), self._cpus, self._limits.max_containers)
         threads = max(1, min(self._cpus // workers, _MAX_THREADS))
 
-        def work(share: list[Group]) -> set[int]:
+        spare = self._take_spare(clock, threads)
+
+        def work(share: list[Group], opened: PacketReader | None = None) -> set[int]:
             damaged: set[int] = set()
             convert = self._converter(size, filter)
 
@@ -102,10 +121,9 @@ class FileVideo(Video):
             is_quick = self._is_quick
             reorder: int | None = table.reorder_depth
             while share:
-                with (
-                    self._reader(clock, threads, is_quick=is_quick, reorder=reorder) as reader,
-                    media_errors(self._name),
-                ):
+                if opened is None:
+                    opened = self._reader(clock, threads, is_quick=is_quick, reorder=reorder)
+                with opened as reader, media_errors(self._name):
                     wanted = _members(share)
                     share = decode_groups(reader, table, share, emit)
                     left = _members(share)
@@ -117,16 +135,16 @@ class FileVideo(Video):
                             put(index, None)
                         share = []
                     damaged |= reader.damaged(table) & wanted
-                    is_quick, reorder = False, None
+                    is_quick, reorder, opened = False, None, None
             return damaged
 
         here, *elsewhere = split_evenly(groups, workers)
         if not elsewhere:
-            return work(here)
+            return work(here, spare)
         # One share in this thread: it finds the memory that the index has used, and saves a thread.
         with ThreadPoolExecutor(len(elsewhere), thread_name_prefix="omni-decode") as pool:
             pending = [pool.submit(work, share) for share in elsewhere]
-            return work(here).union(*(done.result() for done in pending))
+            return work(here, spare).union(*(done.result() for done in pending))
 
     def _walker(self, clock: WallClock) -> Walker:
         threads = min(self._cpus, _MAX_THREADS)
@@ -231,9 +249,20 @@ def _members(groups: list[Group]) -> set[int]:
 
 
 def split_evenly(groups: list[Group], shares: int) -> list[list[Group]]:
-    """Cut a list of decode groups into runs of about equal packet counts, none of them empty."""
-    ends = np.cumsum([last - first + 1 for first, last, _ in groups])
-    middle = ends - np.diff(ends, prepend=0) / 2
-    share = np.minimum((middle * shares / ends[-1]).astype(int), shares - 1)
+    """Share decode groups out by their packets, none of the shares empty.
+
+    Many are cut into runs, within which reading goes on where it is. Few are dealt out, the largest first
+    to the least share: runs of four groups can be half again as long as their mean.
+    """
+    sizes = np.array([last - first + 1 for first, last, _ in groups])
+    if len(groups) > 8 * shares:
+        ends = np.cumsum(sizes)
+        middle = ends - sizes / 2
+        share = np.minimum((middle * shares / ends[-1]).astype(int), shares - 1)
+    else:
+        share, load = np.zeros(len(groups), int), np.zeros(shares)
+        for n in np.argsort(-sizes, kind="stable"):
+            share[n] = load.argmin()
+            load[share[n]] += sizes[n]
     parts = [[g for g, s in zip(groups, share, strict=True) if s == n] for n in range(shares)]
     return [part for part in parts if part]

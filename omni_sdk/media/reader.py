@@ -38,6 +38,9 @@ class PacketReader:
     """One open container, read from any packet of the table. Use as a context manager.
 
     Attributes:
+        is_quick: as it was opened.
+        threads: that were asked for.
+        clock: stops reading that takes too long.
         flags_late: the decoder has frame threads and must not be trusted with damage: groups for which
             `has_doubt` says so are to be decoded again with one thread.
         damaged_ticks: presentation times of packets that were refused, or whose frames hold concealed
@@ -73,7 +76,8 @@ class PacketReader:
         """
         self.name = str(path)
         self.is_quick = is_quick
-        self._clock = clock
+        self.threads = threads
+        self.clock = clock
         self.container: InputContainer = open_container(path, limits, is_quick=is_quick)
         try:
             self.stream = video_stream(self.container, self.name, limits)
@@ -176,7 +180,7 @@ class PacketReader:
         while True:
             if self._closed:  # while a walk was waiting for its consumer
                 raise MediaError(f"{self.name!r} is closed")
-            self._clock.check()  # also while reading up to where decoding starts
+            self.clock.check()  # also while reading up to where decoding starts
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, MemoryError, UnicodeError):
