@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from omni_sdk.media.audio import read_audio
 from omni_sdk.media.container import media_errors
 from omni_sdk.media.convert import RgbConverter
+from omni_sdk.media.damage import FLAGGED_LATE, FRAME_THREADED
 from omni_sdk.media.decode import Group, decode_groups, decode_linear, plan_groups
 from omni_sdk.media.frames import AudioClip, VideoFrame
 from omni_sdk.media.index import index_file
@@ -25,6 +26,7 @@ from omni_sdk.media.video import Put, Video, check_audio, check_size
 from omni_sdk.media.walk import Walker
 
 _MAX_THREADS = 4  # frame threads of one decoder; each holds a frame
+_THREAD_GAIN = 0.6  # of a container's speed that each further frame thread adds
 
 Convert = Callable[[av.VideoFrame], tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]
 
@@ -45,6 +47,7 @@ class FileVideo(Video):
         self._orientation = indexed.orientation
         self._is_quick = indexed.is_quick
         self._sound = indexed.sound
+        self._can_thread = indexed.codec in FRAME_THREADED | FLAGGED_LATE
         self._spare = indexed.reader  # from the index, for the first who decodes
         self._readers: weakref.WeakSet[PacketReader] = weakref.WeakSet()
         if self._spare is not None:
@@ -106,9 +109,9 @@ class FileVideo(Video):
                     put(index, convert(frame))
                 return reader.damaged(None)
         groups = plan_groups(table, indices)
-        workers = min(len(groups), self._cpus, self._limits.max_containers)
-        threads = max(1, min(self._cpus // workers, _MAX_THREADS))
-
+        shares, threads = share_out(
+            groups, self._cpus, self._limits.max_containers, can_thread=self._can_thread
+        )
         spare = self._take_spare(clock, threads)
 
         def work(share: list[Group], opened: PacketReader | None = None) -> set[int]:
@@ -138,7 +141,7 @@ class FileVideo(Video):
                     is_quick, reorder, opened = False, None, None
             return damaged
 
-        here, *elsewhere = split_evenly(groups, workers)
+        here, *elsewhere = shares
         if not elsewhere:
             return work(here, spare)
         # One share in this thread: it finds the memory that the index has used, and saves a thread.
@@ -246,6 +249,29 @@ class FileVideo(Video):
 
 def _members(groups: list[Group]) -> set[int]:
     return {index for _, _, members in groups for index in members}
+
+
+def share_out(
+    groups: list[Group], cpus: int, max_containers: int, *, can_thread: bool
+) -> tuple[list[list[Group]], int]:
+    """Choose between containers side by side and frame threads in one.
+
+    Containers are the better for many groups. Where one group is most of the work the others would wait
+    for it.
+
+    Returns:
+        The share of each container, and the frame threads that each has.
+    """
+    best: tuple[float, list[list[Group]], int] | None = None
+    for containers in range(min(len(groups), cpus, max_containers), 0, -1):
+        shares = split_evenly(groups, containers)
+        threads = max(1, min(cpus // containers, _MAX_THREADS))
+        largest = max(sum(last - first + 1 for first, last, _ in share) for share in shares)
+        speed = 1 + _THREAD_GAIN * (threads - 1) if can_thread else 1.0
+        if best is None or largest / speed < best[0]:
+            best = largest / speed, shares, threads
+    assert best is not None
+    return best[1], best[2]
 
 
 def split_evenly(groups: list[Group], shares: int) -> list[list[Group]]:

@@ -33,6 +33,7 @@ class IndexedFile:
         orientation: of a still image; None: each frame says its own.
         is_quick: the header says all that decoding needs, so that containers can be opened without
             libavformat's own look at the first frames.
+        codec: the decoder's name.
         sound: its sound, where a demux made the index and has met it.
         reader: the container that the first frame came from, ready to be read and decoded from any row;
             whoever has this closes it.
@@ -44,6 +45,7 @@ class IndexedFile:
     has_audio: bool
     orientation: Orientation | None
     is_quick: bool
+    codec: str
     sound: SoundPackets | None = None
     reader: PacketReader | None = None
 
@@ -102,6 +104,7 @@ def _indexed(
         found.has_audio,
         _still_orientation(path, found),
         is_quick,
+        found.codec,
         found.sound,
     )
 
@@ -249,5 +252,5 @@ def _index_by_decoding(
     orientation = _still_orientation(path, found)
     first_seconds = float(start * found.time_base)
     return IndexedFile(
-        index_, None, first_seconds, found.has_audio, orientation, False, found.sound
+        index_, None, first_seconds, found.has_audio, orientation, False, found.codec, found.sound
     )

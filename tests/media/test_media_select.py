@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni_sdk.media.file_video import split_evenly
+from omni_sdk.media.file_video import share_out, split_evenly
 from omni_sdk.media.select import bin_indices, frames_at, linspace_indices, select_frames
 
 
@@ -79,3 +79,20 @@ def test_groups_are_shared_out_evenly(count, shares) -> None:
     loads = [sum(last - first + 1 for first, last, _ in part) for part in parts]
     if count >= shares:
         assert max(loads) - min(loads) <= 2 * max(sizes)
+
+
+def test_containers_for_many_groups_and_threads_for_a_large_one() -> None:
+    even = [(30 * n, 30 * n + 20, [n]) for n in range(8)]
+    large = [(0, 242, [0]), (250, 290, [1])]
+    for groups, cpus, most, can_thread, expected in (
+        (even, 2, 4, True, (2, 1)),
+        (even, 8, 4, True, (4, 2)),
+        (even, 2, 1, True, (1, 2)),
+        (even, 1, 4, True, (1, 1)),
+        (large, 2, 4, True, (1, 2)),
+        (large, 2, 4, False, (2, 1)),
+        (large[:1], 2, 4, True, (1, 2)),
+    ):
+        shares, threads = share_out(groups, cpus, most, can_thread=can_thread)
+        assert (len(shares), threads) == expected
+        assert sorted(g for share in shares for g in share) == groups
