@@ -86,6 +86,22 @@ def make(plan: ClipPlan, folder: Path) -> Path:
     return path
 
 
+def remux(source: Path, folder: Path, suffix: str) -> Path:
+    """Return a copy of a file in another container: its pictures and its sound."""
+    path = folder / f"{source.stem}.{suffix}"
+    if not path.exists():
+        part = path.with_name(f"part-{path.name}")
+        with av.open(str(source)) as container, av.open(str(part), "w") as sink:
+            kept = [*container.streams.video[:1], *container.streams.audio[:1]]
+            streams = {s.index: sink.add_stream_from_template(s) for s in kept}
+            for packet in container.demux(kept):
+                if packet.dts is not None:
+                    packet.stream = streams[packet.stream_index]
+                    sink.mux(packet)
+        part.rename(path)
+    return path
+
+
 def _encode(path: Path, plan: ClipPlan) -> None:
     height, width = plan.size
     with av.open(str(path), "w") as sink:

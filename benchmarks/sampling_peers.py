@@ -49,12 +49,45 @@ def ours() -> Sampler:
     return sample
 
 
+def ours_lean() -> Sampler:
+    """omni-sdk with one container, which takes less memory."""
+    from omni_sdk.media.limits import MediaLimits
+    from omni_sdk.media.source import open_source
+
+    limits = MediaLimits(max_containers=1)
+
+    def sample(path: str, indices: list[int], size: Size) -> np.ndarray:
+        with open_source(path, limits=limits) as video:
+            return video.sample(indices=indices, size=size).frames
+
+    return sample
+
+
 def ours_every_frame() -> Sampler:
     """omni-sdk decoding also the frames that nothing refers to: what remains is the rest of the plan."""
     from omni_sdk.media import decode
 
     decode._SKIP_NONREF = frozenset()
     return ours()
+
+
+def ours_with_sound(*, apart: bool = False) -> Sampler:
+    """Frames, then the sound of the same file; apart: as if each knew nothing of the other."""
+    from omni_sdk.media import audio
+    from omni_sdk.media.source import open_source
+
+    if apart:
+        audio.read_only = lambda _: None
+
+    def sample(path: str, indices: list[int], size: Size) -> np.ndarray:
+        with open_source(path) as video:
+            frames = video.sample(indices=indices, size=size).frames
+            if apart:
+                video._sound, video._is_quick = None, False
+            video.audio()
+            return frames
+
+    return sample
 
 
 def bare_decode() -> Sampler:
@@ -154,8 +187,14 @@ def opencv() -> Sampler:
     return sample
 
 
+SOUND_TOGETHER, SOUND_APART = "omni-sdk with sound", "omni-sdk, sound apart"
+SOUND: dict[str, Callable[[], Sampler]] = {
+    SOUND_TOGETHER: ours_with_sound,
+    SOUND_APART: lambda: ours_with_sound(apart=True),
+}
 IMPLEMENTATIONS: dict[str, Callable[[], Sampler]] = {
     "omni-sdk": ours,
+    "omni-sdk, one container": ours_lean,
     "omni-sdk, no frame skipped": ours_every_frame,
     "bare decode": bare_decode,
     "torchcodec": torchcodec,
@@ -198,7 +237,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print must not spoil the answers
     try:
-        sampler = IMPLEMENTATIONS[sys.argv[1]]()
+        sampler = (IMPLEMENTATIONS | SOUND)[sys.argv[1]]()
     except (ImportError, OSError, RuntimeError) as error:
         out.write(json.dumps({"missing": str(error).strip().splitlines()[0][:120]}) + "\n")
         return

@@ -9,14 +9,13 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
-from av.container import InputContainer
 from numpy.typing import NDArray
 
 from omni_sdk.errors import LimitError
-from omni_sdk.media.container import media_errors, open_container
+from omni_sdk.media.container import media_errors, open_container, read_only
 from omni_sdk.media.frames import AudioClip
 from omni_sdk.media.limits import MediaLimits, WallClock
-from omni_sdk.media.packets import tagged_seconds
+from omni_sdk.media.sound import AudioPacket, SoundPackets, promised_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +76,13 @@ class _Track:
 
 
 def _frames(
-    container: InputContainer, name: str, clock: WallClock, track: _Track
+    context: av.AudioCodecContext,
+    packets: Iterator[AudioPacket],
+    name: str,
+    clock: WallClock,
+    track: _Track,
 ) -> Iterator[av.AudioFrame]:
-    """Decode the first sound stream; damaged packets are left out, an unreadable rest ends it."""
-    stream = container.streams.audio[0]
-    packets = container.demux(stream)
+    """Decode a sound stream; damaged packets are left out, an unreadable rest ends it."""
     while True:
         clock.check()
         try:
@@ -91,7 +92,7 @@ def _frames(
             track.damaged = True
             return
         try:
-            frames = stream.codec_context.decode(packet if packet and packet.size else None)
+            frames = context.decode(packet if packet and packet.size else None)
         except av.error.EOFError:
             return
         except (av.error.FFmpegError, MemoryError):
@@ -103,16 +104,6 @@ def _frames(
             return
 
 
-def _promised_seconds(container: InputContainer) -> float:
-    """Return the container's time at which the sound should end; 0 where it does not say."""
-    stream = container.streams.audio[0]
-    if container.format.name in ("mpegts", "mpeg"):  # an estimate, as for the video
-        return 0.0
-    if stream.duration and stream.time_base:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    return tagged_seconds(stream) or 0.0
-
-
 def read_audio(
     path: Path,
     limits: MediaLimits,
@@ -120,6 +111,8 @@ def read_audio(
     first_seconds: float,
     sampling_rate: int,
     max_seconds: float | None,
+    gathered: SoundPackets | None = None,
+    is_quick: bool = False,
 ) -> AudioClip | None:
     """Decode and resample the sound of a file (libswresample, mono mix-down).
 
@@ -129,6 +122,8 @@ def read_audio(
         first_seconds: container time of the first video frame, which becomes time 0.
         sampling_rate: wanted rate in Hz.
         max_seconds: sound after this time is left out; None: all of it.
+        gathered: the sound's packets, where a demux has met them: the file is not read again.
+        is_quick: as for `open_container`, otherwise.
 
     Returns:
         The sound, or None where there is no sound stream or nothing in it can be decoded.
@@ -139,18 +134,15 @@ def read_audio(
     """
     name = str(path)
     clock = WallClock(limits, f"decoding the sound of {name!r}")
+    track = _Track(sampling_rate)
     wanted = limits.max_audio_seconds if max_seconds is None else max_seconds
-    container = open_container(path, limits)
-    try:
-        if not container.streams.audio:
-            return None
-        if container.streams.audio[0].codec_context is None:
-            logger.warning("%r: there is no decoder for its sound", name)
-            return None
-        track = _Track(sampling_rate)
+
+    def place(
+        context: av.AudioCodecContext, packets: Iterator[AudioPacket], promised: float
+    ) -> AudioClip | None:
         start: float | None = None
         with media_errors(name):
-            for frame in _frames(container, name, clock, track):
+            for frame in _frames(context, packets, name, clock, track):
                 seconds = None if frame.time is None else float(frame.time) - first_seconds
                 if start is None:
                     start = seconds or 0.0
@@ -162,8 +154,8 @@ def read_audio(
                     break
                 track.add(frame, seconds)
             else:
-                promised = _promised_seconds(container) - first_seconds
-                track.damaged |= track.end_seconds < promised - _EARLY_SECONDS
+                end = promised - first_seconds
+                track.damaged |= track.end_seconds < end - _EARLY_SECONDS
             if track.parts:
                 track.flush()
         samples = track.render(int(wanted * sampling_rate))
@@ -171,5 +163,19 @@ def read_audio(
             logger.warning("%r: nothing in its sound stream can be decoded", name)
             return None
         return AudioClip(samples, sampling_rate, start, track.damaged)
+
+    if gathered is not None:
+        track.damaged = gathered.ended_early
+        return place(gathered.context, iter(gathered.packets), gathered.promised_seconds)
+    container = open_container(path, limits, is_quick=is_quick)
+    try:
+        if not container.streams.audio:
+            return None
+        stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            logger.warning("%r: there is no decoder for its sound", name)
+            return None
+        read_only(stream)
+        return place(stream.codec_context, container.demux(stream), promised_seconds(container))
     finally:
         container.close()

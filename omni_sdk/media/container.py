@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import av
 import av.error
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from omni_sdk.errors import LimitError, MediaError
@@ -119,6 +120,12 @@ def open_container(path: Path, limits: MediaLimits, *, is_quick: bool = False) -
     return container
 
 
+def read_only(stream: Stream) -> None:
+    """Tell the demuxer to leave out the packets of all other streams, as far as it can."""
+    for other in stream.container.streams:
+        other.discard = Discard.default if other.index == stream.index else Discard.all
+
+
 def video_stream(container: InputContainer, name: str, limits: MediaLimits) -> VideoStream:
     """Return the stream to decode, its size checked.
 
@@ -144,3 +151,10 @@ def video_stream(container: InputContainer, name: str, limits: MediaLimits) -> V
     # A container may claim a small size and hold a large one: the decoder checks again.
     context.options = {**context.options, "max_pixels": str(limits.max_pixels)}
     return stream
+
+
+def tagged_seconds(stream: Stream) -> float | None:
+    """Return the end of a stream in seconds as Matroska's muxers tag it, None without such a tag."""
+    text = stream.metadata.get("DURATION", "")
+    found = re.fullmatch(r"(\d{1,4}):(\d{2}):(\d{2}(?:\.\d{1,9})?)\s*", text)
+    return None if found is None else int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])

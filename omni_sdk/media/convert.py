@@ -45,7 +45,9 @@ class Orientation:
         y pointing down (libavutil/display.h).
         """
         try:
-            side_data = cast(SideDataContainer, frame.side_data)  # PyAV's own annotation is wrong
+            # Not `frame.side_data`: the frame would keep that and it the frame, 3 MB until the next
+            # garbage collection.
+            side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # absent from PyAV's stub
             data = bytes(side_data[SideDataType.DISPLAYMATRIX])
         except KeyError:
             return cls()

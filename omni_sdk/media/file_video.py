@@ -15,41 +15,43 @@ from numpy.typing import NDArray
 from omni_sdk.media.audio import read_audio
 from omni_sdk.media.container import media_errors
 from omni_sdk.media.convert import RgbConverter
-from omni_sdk.media.decode import (
-    Frames,
-    Group,
-    PacketReader,
-    decode_groups,
-    decode_linear,
-    decode_span,
-    in_order,
-    plan_groups,
-)
+from omni_sdk.media.damage import FLAGGED_LATE, FRAME_THREADED
+from omni_sdk.media.decode import Group, decode_groups, decode_linear, plan_groups
 from omni_sdk.media.frames import AudioClip, VideoFrame
 from omni_sdk.media.index import index_file
 from omni_sdk.media.limits import MediaLimits, WallClock
+from omni_sdk.media.reader import PacketReader
 from omni_sdk.media.resize import Filter
 from omni_sdk.media.video import Put, Video, check_audio, check_size
+from omni_sdk.media.walk import Walker
 
-_MAX_WORKERS = 4  # containers decoded side by side; each holds its own reference frames
 _MAX_THREADS = 4  # frame threads of one decoder; each holds a frame
+_THREAD_GAIN = 0.6  # of a container's speed that each further frame thread adds
 
 Convert = Callable[[av.VideoFrame], tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]
 
 
 class FileVideo(Video):
-    """Frames and sound of a local file. Only walks that are under way hold it open."""
+    """Frames and sound of a local file.
+
+    Walks that are under way hold it open, and the container of the index, until frames are first decoded.
+    """
 
     def __init__(self, path: Path, limits: MediaLimits, *, name: str | None = None) -> None:
-        indexed = index_file(path, limits)
+        self._cpus = os.cpu_count() or 1
+        indexed = index_file(path, limits, threads=min(self._cpus, _MAX_THREADS))
         super().__init__(name or str(path), indexed.index, limits, has_audio=indexed.has_audio)
         self._path = path
         self._table = indexed.table
         self._first_seconds = indexed.first_seconds
         self._orientation = indexed.orientation
         self._is_quick = indexed.is_quick
-        self._cpus = os.cpu_count() or 1
+        self._sound = indexed.sound
+        self._can_thread = indexed.codec in FRAME_THREADED | FLAGGED_LATE
+        self._spare = indexed.reader  # from the index, for the first who decodes
         self._readers: weakref.WeakSet[PacketReader] = weakref.WeakSet()
+        if self._spare is not None:
+            self._readers.add(self._spare)
 
     def _clock(self, what: str) -> WallClock:
         return WallClock(self._limits, f"{what} {self._name!r}")
@@ -68,14 +70,23 @@ class FileVideo(Video):
         self._readers.add(reader)
         return reader
 
+    def _take_spare(self, clock: WallClock, threads: int) -> PacketReader | None:
+        """Return the index's container, if it is still there and decodes with as many threads."""
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        if spare.threads != threads:
+            spare.close()
+            return None
+        spare.clock = clock
+        return spare
+
     def close(self) -> None:
         """End walks that are under way, too: their iterators may be kept alive by who gave them up."""
         super().close()
+        self._sound = None
         for reader in list(self._readers):
             reader.close()
-
-    def _walk_threads(self) -> int:
-        return 1 if self._table is None else min(self._cpus, _MAX_THREADS)
 
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
         frame_size = (self._index.height, self._index.width)
@@ -98,22 +109,24 @@ class FileVideo(Video):
                     put(index, convert.picture(frame))
                 return reader.damaged(None)
         groups = plan_groups(table, indices)
-        workers = min(len(groups), self._cpus, _MAX_WORKERS)
-        threads = max(1, min(self._cpus // workers, _MAX_THREADS))
+        shares, threads = share_out(
+            groups, self._cpus, self._limits.max_containers, can_thread=self._can_thread
+        )
+        spare = self._take_spare(clock, threads)
 
-        def work(share: list[Group]) -> set[int]:
+        def work(share: list[Group], opened: PacketReader | None = None) -> set[int]:
             damaged: set[int] = set()
             convert = self._converter(size, filter)
 
             def emit(index: int, frame: av.VideoFrame) -> None:
                 put(index, convert.picture(frame))
 
-            is_quick, reorder = self._is_quick, table.reorder_depth
+            is_quick = self._is_quick
+            reorder: int | None = table.reorder_depth
             while share:
-                with (
-                    self._reader(clock, threads, is_quick=is_quick, reorder=reorder) as reader,
-                    media_errors(self._name),
-                ):
+                if opened is None:
+                    opened = self._reader(clock, threads, is_quick=is_quick, reorder=reorder)
+                with opened as reader, media_errors(self._name):
                     wanted = _members(share)
                     share = decode_groups(reader, table, share, emit)
                     left = _members(share)
@@ -125,37 +138,27 @@ class FileVideo(Video):
                             put(index, None)
                         share = []
                     damaged |= reader.damaged(table) & wanted
-                    is_quick, reorder = False, None
+                    is_quick, reorder, opened = False, None, None
             return damaged
 
-        here, *elsewhere = split_evenly(groups, workers)
+        here, *elsewhere = shares
         if not elsewhere:
-            return work(here)
+            return work(here, spare)
         # One share in this thread: it finds the memory that the index has used, and saves a thread.
         with ThreadPoolExecutor(len(elsewhere), thread_name_prefix="omni-decode") as pool:
             pending = [pool.submit(work, share) for share in elsewhere]
-            return work(here).union(*(done.result() for done in pending))
+            return work(here, spare).union(*(done.result() for done in pending))
 
-    def _frames(self, reader: PacketReader, start: int, stop: int) -> Frames:
-        """Decode frames [start, stop) in order; `reader` must be fresh where there is no table."""
-        wanted = range(start, stop)
-        if self._table is None:
-            frames = decode_linear(reader, wanted, stop - 1)
-        else:
-            rows = self._table.packet_of_frame[start:stop]
-            # The first frames on screen may be stored after ones of an earlier group.
-            first = min(self._table.start_of(int(row)) for row in rows[:16])
-            frames = decode_span(reader, self._table, (first, int(rows.max())), wanted)
+    def _walker(self, clock: WallClock) -> Walker:
+        threads = min(self._cpus, _MAX_THREADS)
 
-        def lost(index: int) -> None:
-            self._missing.add(index)
-            if self._table is not None:
-                reader.lost(self._table, index)
+        def open_reader(reorder: int | None) -> PacketReader:
+            return self._reader(clock, 1 if self._table is None else threads, reorder=reorder)
 
-        return in_order(frames, start, lost, stop)
+        return Walker(open_reader, self._table, self._missing)
 
-    def _note_damage(self, reader: PacketReader, start: int, stop: int) -> None:
-        self._corrupt |= reader.damaged(self._table) & set(range(start, stop)) - self._missing
+    def _note_damage(self, walker: Walker, start: int, stop: int) -> None:
+        self._corrupt |= walker.damaged() & set(range(start, stop)) - self._missing
 
     def forward(
         self,
@@ -174,16 +177,16 @@ class FileVideo(Video):
         if start == stop:
             return
         clock = self._clock("decoding")
-        with self._reader(clock, self._walk_threads()) as reader:
+        with self._walker(clock) as walker:
             try:
-                for index, frame in self._frames(reader, start, stop):
+                for index, frame in walker.frames(start, stop):
                     with media_errors(self._name):
                         pictures = convert(frame)
                     with clock.paused():
                         yield self._video_frame(index, *pictures)
                     self._check_open()
             finally:
-                self._note_damage(reader, start, stop)
+                self._note_damage(walker, start, stop)
 
     def backward(
         self,
@@ -201,31 +204,20 @@ class FileVideo(Video):
     def _walk_backward(self, start: int, stop: int, convert: Convert) -> Iterator[VideoFrame]:
         clock = self._clock("decoding")
         sync = self._index.sync_frames
-        reader: PacketReader | None = None
         end = start + 1
-        try:
+        with self._walker(clock) as walker:
             while end > stop + 1:
                 group = int(sync[np.searchsorted(sync, end - 1, side="right") - 1])
                 begin = max(group, stop + 1, end - self._limits.max_frames_held)
-                if reader is None:
-                    reader = self._reader(clock, self._walk_threads())
                 with media_errors(self._name):
-                    held = [(i, convert(f)) for i, f in self._frames(reader, begin, end)]
-                self._note_damage(reader, begin, end)
-                if (
-                    self._table is None
-                ):  # counted from the start: each piece needs a fresh container
-                    reader.close()
-                    reader = None
+                    held = [(i, convert(f)) for i, f in walker.frames(begin, end)]
+                self._note_damage(walker, begin, end)
                 while held:
                     index, pictures = held.pop()
                     with clock.paused():
                         yield self._video_frame(index, *pictures)
                     self._check_open()
                 end = begin
-        finally:
-            if reader is not None:
-                reader.close()
 
     def _video_frame(
         self, index: int, image: NDArray[np.uint8], luma: NDArray[np.uint8] | None
@@ -240,12 +232,16 @@ class FileVideo(Video):
         check_audio(sampling_rate, max_seconds)
         if not self._has_audio:
             return None
+        # Used once: a decoder that has run may keep state over a flush (AAC's noise).
+        gathered, self._sound = self._sound, None
         clip = read_audio(
             self._path,
             self._limits,
             first_seconds=self._first_seconds,
             sampling_rate=sampling_rate,
             max_seconds=max_seconds,
+            gathered=gathered,
+            is_quick=self._is_quick,
         )
         self._sound_damaged |= clip is None or clip.damaged
         return clip
@@ -255,10 +251,44 @@ def _members(groups: list[Group]) -> set[int]:
     return {index for _, _, members in groups for index in members}
 
 
+def share_out(
+    groups: list[Group], cpus: int, max_containers: int, *, can_thread: bool
+) -> tuple[list[list[Group]], int]:
+    """Choose between containers side by side and frame threads in one.
+
+    Containers are the better for many groups. Where one group is most of the work the others would wait
+    for it.
+
+    Returns:
+        The share of each container, and the frame threads that each has.
+    """
+    best: tuple[float, list[list[Group]], int] | None = None
+    for containers in range(min(len(groups), cpus, max_containers), 0, -1):
+        shares = split_evenly(groups, containers)
+        threads = max(1, min(cpus // containers, _MAX_THREADS))
+        largest = max(sum(last - first + 1 for first, last, _ in share) for share in shares)
+        speed = 1 + _THREAD_GAIN * (threads - 1) if can_thread else 1.0
+        if best is None or largest / speed < best[0]:
+            best = largest / speed, shares, threads
+    assert best is not None
+    return best[1], best[2]
+
+
 def split_evenly(groups: list[Group], shares: int) -> list[list[Group]]:
-    """Cut a list of decode groups into runs of about equal packet counts, none of them empty."""
-    ends = np.cumsum([last - first + 1 for first, last, _ in groups])
-    middle = ends - np.diff(ends, prepend=0) / 2
-    share = np.minimum((middle * shares / ends[-1]).astype(int), shares - 1)
+    """Share decode groups out by their packets, none of the shares empty.
+
+    Many are cut into runs, within which reading goes on where it is. Few are dealt out, the largest first
+    to the least share: runs of four groups can be half again as long as their mean.
+    """
+    sizes = np.array([last - first + 1 for first, last, _ in groups])
+    if len(groups) > 8 * shares:
+        ends = np.cumsum(sizes)
+        middle = ends - sizes / 2
+        share = np.minimum((middle * shares / ends[-1]).astype(int), shares - 1)
+    else:
+        share, load = np.zeros(len(groups), int), np.zeros(shares)
+        for n in np.argsort(-sizes, kind="stable"):
+            share[n] = load.argmin()
+            load[share[n]] += sizes[n]
     parts = [[g for g, s in zip(groups, share, strict=True) if s == n] for n in range(shares)]
     return [part for part in parts if part]

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from omni_sdk.errors import LimitError, MediaError
 from omni_sdk.media.convert import Orientation
-from omni_sdk.media.decode import PacketReader, decode_linear
+from omni_sdk.media.decode import decode_linear
 from omni_sdk.media.exif import exif_orientation
 from omni_sdk.media.frames import VideoIndex
 from omni_sdk.media.limits import MediaLimits, WallClock
 from omni_sdk.media.mp4_index import read_mp4_index
 from omni_sdk.media.packets import Demuxed, PacketTable, demux
+from omni_sdk.media.reader import PacketReader
+from omni_sdk.media.sound import SoundPackets
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,10 @@ class IndexedFile:
         orientation: of a still image; None: each frame says its own.
         is_quick: the header says all that decoding needs, so that containers can be opened without
             libavformat's own look at the first frames.
+        codec: the decoder's name.
+        sound: its sound, where a demux made the index and has met it.
+        reader: the container that the first frame came from, ready to be read and decoded from any row;
+            whoever has this closes it.
     """
 
     index: VideoIndex
@@ -39,10 +45,18 @@ class IndexedFile:
     has_audio: bool
     orientation: Orientation | None
     is_quick: bool
+    codec: str
+    sound: SoundPackets | None = None
+    reader: PacketReader | None = None
 
 
-def index_file(path: Path, limits: MediaLimits) -> IndexedFile:
+def index_file(path: Path, limits: MediaLimits, *, threads: int = 1) -> IndexedFile:
     """Index a file.
+
+    Args:
+        path: a local file.
+        limits: bounds.
+        threads: of the reader that is handed on, for a file of a single group; else it has one.
 
     Raises:
         MediaError: not a readable video or image, or nothing in it can be decoded.
@@ -51,9 +65,15 @@ def index_file(path: Path, limits: MediaLimits) -> IndexedFile:
     clock = WallClock(limits, f"indexing {str(path)!r}")
     plain = read_mp4_index(path, limits, clock)
     if plain is not None:
-        first = _first_frame(path, limits, plain, clock)
+        first = _first_frame(path, limits, plain, clock, threads)
         if first is not None and plain.table is not None:
-            return _indexed(path, limits, plain, plain.table, first, is_quick=True)
+            frame, reader = first
+            try:
+                indexed = _indexed(path, limits, plain, plain.table, frame, is_quick=True)
+            except BaseException:
+                reader.close()
+                raise
+            return replace(indexed, reader=reader)
     found = demux(path, limits, clock)
     if found.table is None:
         return _index_by_decoding(path, limits, found, clock)
@@ -84,29 +104,49 @@ def _indexed(
         found.has_audio,
         _still_orientation(path, found),
         is_quick,
+        found.codec,
+        found.sound,
     )
 
 
 def _first_frame(
-    path: Path, limits: MediaLimits, found: Demuxed, clock: WallClock
-) -> av.VideoFrame | None:
+    path: Path, limits: MediaLimits, found: Demuxed, clock: WallClock, threads: int
+) -> tuple[av.VideoFrame, PacketReader] | None:
     """Decode frame 0 of a file indexed from its header; None where libavformat sees another file."""
     table = found.table
+    if table is None:
+        return None
+    several = len(table.sync_rows) > 1
     try:
-        with PacketReader(path, limits, clock, threads=1, is_quick=True) as reader:
-            same = (
-                reader.container.format.name.startswith("mov")
-                and reader.codec.name == found.codec
-                and reader.stream.time_base == found.time_base
-                and bool(reader.container.streams.audio) == found.has_audio
-            )
-            packet = next(reader.read_all(), None) if same else None
-            if packet is None or table is None or table.row_of(packet.pts, packet.size) != 0:
-                return None
-            frames = reader.send(packet) + reader.send(None)
-            return frames[0] if frames else None
+        reader = PacketReader(
+            path,
+            limits,
+            clock,
+            threads=1 if several else threads,
+            is_quick=True,
+            reorder=table.reorder_depth,
+        )
     except MediaError:  # the demux tells what is wrong
         return None
+    frame: av.VideoFrame | None = None
+    try:
+        same = (
+            reader.container.format.name.startswith("mov")
+            and reader.codec.name == found.codec
+            and reader.stream.time_base == found.time_base
+            and bool(reader.container.streams.audio) == found.has_audio
+        )
+        packet = next(reader.read_all(), None) if same else None
+        if packet is not None and table.row_of(packet.pts, packet.size) == 0:
+            frame = next(iter(reader.send(packet) + reader.drain()), None)
+            reader.codec.flush_buffers()
+            reader.forget_damage()
+    except MediaError:
+        pass
+    finally:
+        if frame is None:
+            reader.close()
+    return None if frame is None else (frame, reader)
 
 
 def _still_orientation(path: Path, found: Demuxed) -> Orientation | None:
@@ -210,6 +250,7 @@ def _index_by_decoding(
     seconds = np.maximum.accumulate(seconds)
     index_ = _public_index(path, limits, seconds, np.unique([0, *sync]), first, found)
     orientation = _still_orientation(path, found)
+    first_seconds = float(start * found.time_base)
     return IndexedFile(
-        index_, None, float(start * found.time_base), found.has_audio, orientation, False
+        index_, None, first_seconds, found.has_audio, orientation, False, found.codec, found.sound
     )

@@ -65,12 +65,18 @@ def read_mp4_index(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            return _index(file, size, limits, clock)
+            return index_header(file, size, limits, clock)
     except (OddFile, OSError):
         return None
 
 
-def _index(file: BinaryIO, file_size: int, limits: MediaLimits, clock: WallClock) -> Demuxed:
+def index_header(file: BinaryIO, file_size: int, limits: MediaLimits, clock: WallClock) -> Demuxed:
+    """Index the open file; see `read_mp4_index`.
+
+    Raises:
+        OddFile: the file is not plain.
+        LimitError: reading took too long.
+    """
     movie = children(movie_box(file, file_size))
     expect(not {b"mvex", b"cmov"} & {kind for kind, _ in movie})
     header = only(movie, b"mvhd")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.errors import LimitError, MediaError
-from omni_sdk.media.container import media_errors, open_container, video_stream
+from omni_sdk.media.container import (
+    media_errors,
+    open_container,
+    tagged_seconds,
+    video_stream,
+)
 from omni_sdk.media.h264 import nal_length_size, starts_cleanly
 from omni_sdk.media.limits import MediaLimits, WallClock
+from omni_sdk.media.sound import SoundGatherer, SoundPackets
 
 # Codecs whose every packet gives exactly one frame (or none when damaged), checked against a full decode
 # in the tests. Others may hide frames (VP8), repeat them or pack two in a packet (MPEG-4 in AVI): their
@@ -130,6 +135,7 @@ class Demuxed:
         truncated: whether the file holds less than it promises.
         average_fps: the container's figure, 0 where unknown.
         is_image: whether it is a still image.
+        sound: its sound, where it was met on the way.
     """
 
     table: PacketTable | None
@@ -141,6 +147,7 @@ class Demuxed:
     truncated: bool
     average_fps: float
     is_image: bool
+    sound: SoundPackets | None = None
 
 
 def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
@@ -164,6 +171,7 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
         damaged = False
         last_is_corrupt = False
         start = (container.start_time or 0) / 1e6
+        sound = SoundGatherer(container)
         packets = container.demux()
         while True:
             clock.check()
@@ -175,6 +183,7 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
                 break
             if packet is None:
                 break
+            sound.add(packet)
             if packet.size == 0:
                 skipped += packet.stream_index == stream.index and packet.pts is not None
                 continue
@@ -195,6 +204,7 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
             last_is_corrupt = packet.is_corrupt
             if len(rows) > limits.max_frames:
                 raise LimitError(f"{name!r} has more than max_frames={limits.max_frames} frames")
+        gathered = sound.result(ended_early=damaged)
         if last_is_corrupt:  # cut within the packet: there is no such frame
             rows.pop()
             damaged = True
@@ -216,6 +226,7 @@ def demux(path: Path, limits: MediaLimits, clock: WallClock) -> Demuxed:
             truncated=damaged or short,
             average_fps=float(stream.average_rate or 0),
             is_image=container.format.name.endswith("_pipe"),
+            sound=gathered,
         )
     finally:
         container.close()
@@ -278,10 +289,3 @@ def _is_short(
             return promised_end - float(end * stream.time_base) > float(2 * step * stream.time_base)
     promised_seconds = (container.duration or 0) / 1e6
     return promised_seconds - end_seconds > 0.5
-
-
-def tagged_seconds(stream: av.stream.Stream) -> float | None:
-    """Return the end of a stream in seconds as Matroska's muxers tag it, None without such a tag."""
-    text = stream.metadata.get("DURATION", "")
-    found = re.fullmatch(r"(\d{1,4}):(\d{2}):(\d{2}(?:\.\d{1,9})?)\s*", text)
-    return None if found is None else int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])

@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from omni_sdk.media import audio as audio_module
 from omni_sdk.media.source import open_source
 
 X264 = {"g": "10", "bf": "2"}
@@ -113,3 +114,60 @@ def test_max_seconds_and_arguments(clip) -> None:
             video.audio(0)
         with pytest.raises(ValueError, match="max_seconds must be"):
             video.audio(max_seconds=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "gathered"),
+    [
+        ("a.mp4", "aac", False),
+        ("a.mkv", "pcm_s16le", True),
+        ("a.mkv", "aac", True),
+        ("a.ts", "aac", True),
+        ("a.avi", "mp2", True),
+        ("a.webm", "libopus", True),
+    ],
+)
+def test_sound_met_while_indexing_is_not_read_again(
+    name, codec, gathered, make_video, monkeypatch
+) -> None:
+    """The samples are those of a pass over the file for the sound alone."""
+    video_codec = {"codec": "libvpx-vp9"} if name.endswith("webm") else {"options": X264}
+    rate = 48000 if codec == "libopus" else 44100
+    path = make_video(
+        name, frames=30, audio_seconds=1.1, audio_codec=codec, audio_rate=rate, **video_codec
+    )
+    with open_source(path) as video:
+        assert (video._sound is not None) == gathered
+        video._sound, video._is_quick = None, False
+        expected = video.audio()
+        halved = video.audio(max_seconds=0.5)
+    assert expected is not None
+    assert halved is not None
+    opened = []
+    original = audio_module.open_container
+    monkeypatch.setattr(
+        audio_module, "open_container", lambda *a, **k: opened.append(a) or original(*a, **k)
+    )
+    for limit, wanted in ((None, expected), (0.5, halved)):
+        with open_source(path) as video:
+            opened.clear()
+            for turn in range(2):  # the second time, the file is read
+                sound = video.audio(max_seconds=limit)
+                assert sound is not None
+                np.testing.assert_array_equal(sound.samples, wanted.samples)
+                assert sound.start_seconds == wanted.start_seconds
+                assert sound.damaged == wanted.damaged
+                assert len(opened) == turn + (not gathered)
+
+
+def test_sound_that_is_too_much_to_keep_is_read_for_itself(make_video, monkeypatch) -> None:
+    path = make_video("a.mkv", frames=30, audio_seconds=1.1, audio_codec="pcm_s16le")
+    with open_source(path) as video:
+        expected = video.audio()
+    monkeypatch.setattr("omni_sdk.media.sound._MAX_BYTES", 10_000)
+    with open_source(path) as video:
+        assert video._sound is None
+        sound = video.audio()
+    assert sound is not None
+    assert expected is not None
+    np.testing.assert_array_equal(sound.samples, expected.samples)

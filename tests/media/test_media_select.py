@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omni_sdk.media.file_video import share_out, split_evenly
 from omni_sdk.media.select import bin_indices, frames_at, linspace_indices, select_frames
 
 
@@ -20,8 +21,9 @@ def test_linspace_is_exact_and_torchs_but_for_ties(total, count) -> None:
     exact = [Fraction(k * (total - 1), max(count - 1, 1)) for k in range(count)]
     assert ours.tolist() == [round(value) for value in exact]
     theirs = torch.linspace(0, total - 1, count).round().long().numpy()
+    resolution = Fraction(total, 1 << 23)  # of torch's float32
     for value, a, b in zip(exact, ours, theirs, strict=True):
-        assert a == b or value.denominator == 2
+        assert a == b or abs(value % 1 - Fraction(1, 2)) <= resolution
 
 
 def test_bins_are_equal_in_time() -> None:
@@ -63,3 +65,34 @@ def test_choices_are_in_range_and_ascend(steps, count, strategy) -> None:
     assert chosen.min() >= 0
     assert chosen.max() < len(seconds)
     assert (np.diff(chosen) >= 0).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7, 40, 100])
+@pytest.mark.parametrize("shares", [1, 2, 4])
+def test_groups_are_shared_out_evenly(count, shares) -> None:
+    sizes = np.random.default_rng(count).integers(1, 40, count)
+    groups = [(50 * n, 50 * n + int(size) - 1, [n]) for n, size in enumerate(sizes)]
+    parts = split_evenly(groups, shares)
+    assert sorted(g for part in parts for g in part) == groups
+    assert len(parts) == min(count, shares)
+    assert all(part == sorted(part) for part in parts)
+    loads = [sum(last - first + 1 for first, last, _ in part) for part in parts]
+    if count >= shares:
+        assert max(loads) - min(loads) <= 2 * max(sizes)
+
+
+def test_containers_for_many_groups_and_threads_for_a_large_one() -> None:
+    even = [(30 * n, 30 * n + 20, [n]) for n in range(8)]
+    large = [(0, 242, [0]), (250, 290, [1])]
+    for groups, cpus, most, can_thread, expected in (
+        (even, 2, 4, True, (2, 1)),
+        (even, 8, 4, True, (4, 2)),
+        (even, 2, 1, True, (1, 2)),
+        (even, 1, 4, True, (1, 1)),
+        (large, 2, 4, True, (1, 2)),
+        (large, 2, 4, False, (2, 1)),
+        (large[:1], 2, 4, True, (1, 2)),
+    ):
+        shares, threads = share_out(groups, cpus, most, can_thread=can_thread)
+        assert (len(shares), threads) == expected
+        assert sorted(g for share in shares for g in share) == groups

@@ -2,8 +2,8 @@
 
     python tests/security/fuzz_parsers.py TARGET [-max_total_time=60 and other options of libFuzzer]
 
-Targets: answer, description, boxes, rle, graph, manifest. An escape, a hang (-timeout) or too much memory
-(-rss_limit_mb) ends the run and saves the input.
+Targets: answer, description, boxes, rle, graph, manifest, moov. An escape, a hang (-timeout) or too much
+memory (-rss_limit_mb) ends the run and saves the input.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ with atheris.instrument_imports(include=["omni_sdk"]):
     from omni_sdk.errors import OmniError
     from omni_sdk.grs.parser import parse_answer, parse_boxes, parse_description
     from omni_sdk.manifest import Manifest
+
+    sys.path.insert(0, str(Path(__file__).parent))
+    import fuzz_moov
 
 
 def answer(data: bytes) -> None:
@@ -64,8 +67,13 @@ def manifest(data: bytes) -> None:
         return
 
 
+def moov(data: bytes) -> None:
+    """Index an MP4 file from its header; a table must be one that decoding can rely on."""
+    fuzz_moov.judge(data)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    f.__name__: f for f in (answer, description, boxes, rle, graph, manifest)
+    f.__name__: f for f in (answer, description, boxes, rle, graph, manifest, moov)
 }
 
 
@@ -97,9 +105,12 @@ def main() -> None:
             return
 
     with tempfile.TemporaryDirectory() as corpus:
-        for number, seed in enumerate(SEEDS[target.__name__]):
+        for number, seed in enumerate(SEEDS.get(target.__name__, [])):
             (Path(corpus) / str(number)).write_text(seed)
-        options = ["-timeout=10", "-rss_limit_mb=2048", "-max_len=2000", *sys.argv[1:], corpus]
+        if target is moov:
+            fuzz_moov.make_corpus(Path(corpus))
+        length = 20_000 if target is moov else 2000
+        options = ["-timeout=10", "-rss_limit_mb=2048", f"-max_len={length}", *sys.argv[1:], corpus]
         atheris.Setup([sys.argv[0], *options], once)
         atheris.Fuzz()
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from omni_sdk.errors import OmniError
+from omni_sdk.media.damage import late_options
 from omni_sdk.media.source import open_source
 
 SECONDS = 12  # of fuzzing in the suite; the full run is `python tests/security/fuzz_media.py`
@@ -85,7 +86,7 @@ def test_frame_threads_lose_no_damage(options, save, tmp_path, monkeypatch) -> N
     path = _one_group(tmp_path / "one.mp4", x264)
     whole = path.read_bytes()
     start = whole.index(b"mdat") + 800  # after what the encoder says of itself
-    flagged = 0
+    flagged = threaded = 0
     for place in range(20):
         data = bytearray(whole)
         at = start + place * (len(whole) - 1500 - start) // 19
@@ -98,11 +99,27 @@ def test_frame_threads_lose_no_damage(options, save, tmp_path, monkeypatch) -> N
         for cpus in (1, 2, 4):
             monkeypatch.setattr("os.cpu_count", lambda cpus=cpus: cpus)
             with open_source(damaged) as video:
+                if video._spare is not None:
+                    assert video._spare.flags_late == (cpus > 1)
+                    threaded += cpus > 1
                 batch = video.sample(indices=range(0, len(video), 2))
                 told.append((batch.corrupt, batch.missing, batch.frames.tobytes()))
+            with open_source(damaged) as video:
+                walk = [f.image.tobytes() for f in video.forward(0, len(video))]
+                told[-1] += (walk, video.corrupt, video.missing)
         assert told[0] == told[1] == told[2], place
         flagged += bool(told[0][0] or told[0][1])
     assert flagged >= 5
+    assert threaded >= 20
+
+
+def test_when_a_decoder_that_flags_late_has_frame_threads() -> None:
+    assert late_options("h264", 2, 2) == {"has_b_frames": "4"}
+    assert late_options("h264", 4, 0) == {"has_b_frames": "4"}
+    assert late_options("h264", 1, 2) == {}  # one thread needs none of it
+    assert late_options("h264", 4, 12) == {}  # more than libavcodec holds back
+    assert late_options("h264", 2, None) == {}
+    assert late_options("mpeg4", 2, 2) == {}
 
 
 def _one_group(path: Path, x264: str) -> Path:
