@@ -84,7 +84,8 @@ def fuse_decoder(model: onnx.ModelProto, *, left_padding: bool = True) -> onnx.M
 
     Returns:
         A graph for ONNX Runtime with the same inputs and outputs. Several tokens on a cache are for batches
-        of one (the operator refuses others): a prompt has no cache, and a step has one token. Its cache inputs may be longer than what
+        of one (the operator refuses others): a prompt has no cache, and a step has one token. Its cache
+        inputs may be longer than what
         they hold: where input and output are one buffer, new keys and values are written in place.
 
     Raises:

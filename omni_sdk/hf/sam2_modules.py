@@ -278,6 +278,13 @@ class MemoryAttention(nn.Module):  # type: ignore[misc]  # torch is not followed
         x = self.norm(x).transpose(1, 2)
         return x.reshape(-1, self.channels, self.height, self.width)
 
+    @property
+    def form(self) -> str:
+        """What was chosen for this image size, for the manifest."""
+        values = "raw memories as values" if self.value_trick else "projected values"
+        blocks = "all queries at once" if self.blocks == 1 else f"{self.blocks} query blocks"
+        return f"{values}, {blocks}"
+
     def _rotate(self, x: Tensor) -> Tensor:
         half = self.channels // 2
         return x * self.cos + torch.cat([x[..., half:], x[..., :half]], -1) * self.sin
