@@ -25,8 +25,7 @@ import torch
 from harness import OURS, Benchmark, Samples
 from numpy.typing import NDArray
 from omni_export.samples import Sample, make_request
-from omni_export.variants import add_variants
-from random_models import NUM_SPECIAL, thinker, thinker_bundle
+from random_models import NUM_SPECIAL, thinker, thinker_bundle, with_variants
 
 from omni_sdk.bundle import Bundle
 from omni_sdk.config import GenerationConfig
@@ -69,7 +68,7 @@ def _compare(
     bench: Benchmark, cache: Path, hidden: int, prompt: int, threads: int, bandwidth: float
 ) -> None:
     model = thinker(hidden)
-    bundle = _with_variants(cache, thinker_bundle(cache, model, f"thinker-{hidden}"))
+    bundle = with_variants(cache, thinker_bundle(cache, model, f"thinker-{hidden}"), VARIANTS)
     loader = OnnxLoader("cpu", threads=threads)
     thinkers = {OURS: GraphThinker(loader, bundle)}
     thinkers |= {name: GraphThinker(loader, bundle.with_variants(name)) for name in VARIANTS}
@@ -227,14 +226,6 @@ def _outside(loader: OnnxLoader, bundle: Bundle, request: ThinkerRequest, steps:
         thinker.generate([request], GenerationConfig(max_new_tokens=steps))
         shares.append(1 - spent["inside"] / (time.perf_counter() - start))
     return statistics.median(shares)
-
-
-def _with_variants(cache: Path, bundle: Bundle) -> Bundle:
-    out = cache / f"{bundle.manifest.name}-{'-'.join(VARIANTS)}"
-    if not (out / "manifest.json").exists():
-        print(f"making variants of {bundle.manifest.name}", flush=True)
-        add_variants(bundle.directory, out, list(VARIANTS))
-    return Bundle.open(out)
 
 
 def _weight_bytes(bundle: Bundle, name: str) -> int:

@@ -7,15 +7,20 @@ or masks would prove nothing.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
+from omni_export import fused_decoder, precision, thinker_graphs
 from omni_export.onnx_export import export_graph
 from omni_export.sam2_graphs import write_graphs
 from omni_export.thinker_graphs import thinker_plans
+from omni_export.variants import add_variants
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
@@ -26,6 +31,7 @@ from transformers import (
 )
 
 from omni_sdk.bundle import Bundle, write_manifest
+from omni_sdk.hf import hiera, sam2_modules
 from omni_sdk.hf.sam2_checkpoint import dus_spec
 from omni_sdk.manifest import (
     SCHEMA_VERSION,
@@ -95,7 +101,7 @@ def tracker_bundle(cache: Path, model: Sam2VideoModel, name: str) -> Bundle:
         spec = dus_spec(model, "random")
         return None, spec, write_graphs(model, spec, directory)
 
-    return _cached(cache / name, make)
+    return _cached(cache / f"{name}-{_stamp(sam2_modules, hiera)}", make)
 
 
 def thinker(hidden: int, layers: int = 4) -> Any:
@@ -152,7 +158,17 @@ def thinker_bundle(cache: Path, model: Any, name: str) -> Bundle:
         plans = thinker_plans(model, spec)
         return spec, None, {p.name: export_graph(p, directory, compact=False) for p in plans}
 
-    return _cached(cache / name, make)
+    return _cached(cache / f"{name}-{_stamp(thinker_graphs)}", make)
+
+
+def with_variants(cache: Path, bundle: Bundle, names: Sequence[str]) -> Bundle:
+    """Return a bundle with variants, made in the cache where they are not there yet."""
+    stamp = _stamp(precision, fused_decoder)
+    out = cache / f"{bundle.manifest.name}-{'-'.join(names)}-{stamp}"
+    if not (out / "manifest.json").exists():
+        print(f"making variants of {bundle.manifest.name}: {', '.join(names)}", flush=True)
+        add_variants(bundle.directory, out, names)
+    return Bundle.open(out)
 
 
 def thinker_spec(model: Any) -> GrsSpec:
@@ -191,6 +207,12 @@ def _scale_weights(model: torch.nn.Module) -> None:
                 parameter.normal_(0, 0.02, generator=generator)
 
 
+def _stamp(*modules: ModuleType) -> str:
+    """A name for the code that writes graphs: graphs of other code are not reused."""
+    content = b"".join(Path(str(m.__file__)).read_bytes() for m in modules)
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
 def _cached(directory: Path, make: Any) -> Bundle:
     if not (directory / "manifest.json").exists():
         print(f"exporting {directory.name} into {directory.parent}", flush=True)
@@ -211,7 +233,7 @@ def _cached(directory: Path, make: Any) -> Bundle:
                 graphs,
                 grs=grs,
                 dus=dus,
-            ),  # fmt: skip
+            ),
         )
         shutil.rmtree(directory, ignore_errors=True)
         draft.rename(directory)

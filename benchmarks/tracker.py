@@ -32,8 +32,7 @@ from omni_export.clips import ArrayFrames, moving_square
 from omni_export.sam2_graphs import write_graph
 from omni_export.sam2_parity import upsample
 from omni_export.variant_quality import mask_iou
-from omni_export.variants import add_variants
-from random_models import sam2_tiny, tracker_bundle
+from random_models import sam2_tiny, tracker_bundle, with_variants
 from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
@@ -52,7 +51,7 @@ from omni_sdk.stages import KeyframePrompt
 
 TRANSFORMERS = "transformers eager"
 PLAIN = "plain graph"
-VARIANTS: tuple[str, ...] = ()
+VARIANTS = ("tracker-int8",)
 MEMORIES, POINTERS = 7, 16
 FULL = MEMORIES  # the first frame with a full memory
 FAMILIES = ("direct", "last", "leaves", "sound")
@@ -97,7 +96,7 @@ def _nano(bench: Benchmark, cache: Path, threads: int, *, clips: int) -> list[st
         print(f"missing: trained weights ({checkpoint}); no variant can be shown to keep its masks")
         return []
     model = load_model(checkpoint)
-    bundle = _with_variants(cache, tracker_bundle(cache, model, "sam2-nano"))
+    bundle = with_variants(cache, tracker_bundle(cache, model, "sam2-nano"), VARIANTS)
     world = [
         _world_clip(family, i, 128)
         for i in range(-(-clips // len(FAMILIES)))
@@ -114,7 +113,7 @@ def _real_size(
     bench: Benchmark, cache: Path, size: int, threads: int, allowed: Sequence[str], *, frames: int
 ) -> None:
     model = sam2_tiny(size)
-    bundle = _with_variants(cache, tracker_bundle(cache, model, f"sam2-tiny-{size}"))
+    bundle = with_variants(cache, tracker_bundle(cache, model, f"sam2-tiny-{size}"), VARIANTS)
     case = f"tiny {size} px, random"
     images, boxes = moving_square(frames, size)
     quality = _run(bench, case, model, bundle, [(images, boxes[0])], threads)
@@ -125,17 +124,6 @@ def _real_size(
         ratios = {name: bench.ratio(case, TRANSFORMERS, name) for name in allowed}
         best = max(ratios, key=lambda name: ratios[name])
         bench.bar_value(f"{case}: best variant ({best})", ratios[best], at_least=2.0)
-
-
-def _with_variants(cache: Path, bundle: Bundle) -> Bundle:
-    if not VARIANTS:
-        return bundle
-    names = "-".join(VARIANTS)
-    out = cache / f"{bundle.manifest.name}-{names}"
-    if not (out / "manifest.json").exists():
-        print(f"making variants of {bundle.manifest.name}", flush=True)
-        add_variants(bundle.directory, out, list(VARIANTS))
-    return Bundle.open(out)
 
 
 def _world_clip(family: str, number: int, side: int) -> Clip:
@@ -233,7 +221,7 @@ def _attention(bench: Benchmark, cache: Path, size: int, threads: int, *, rounds
     model = sam2_tiny(size)
     bundle = tracker_bundle(cache, model, f"sam2-tiny-{size}")
     ours = bundle.path(bundle.graph(MEMORY_ATTENTION).file)
-    plain = cache / f"memory_attention_plain_{size}.onnx"
+    plain = bundle.directory.with_name(f"{bundle.directory.name}-plain.onnx")
     spec = bundle.graph(MEMORY_ATTENTION)
     if not plain.exists():
         write_graph(PlainAttention(model).eval(), spec, plain)

@@ -71,6 +71,7 @@ class GraphSpec:
         golden_tolerance: how far a machine may be from it.
         weight_bytes: memory that the weights take once loaded; 0: as much as the files.
         left_padding: a decoder is right for batches that are padded on the left.
+        form: how the graph was written, where the exporter had a choice.
     """
 
     file: str
@@ -84,6 +85,7 @@ class GraphSpec:
     golden_tolerance: float = 1e-2
     weight_bytes: int = 0
     left_padding: bool = True
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,14 +49,21 @@ def _parser() -> argparse.ArgumentParser:
     onnx.add_argument("--force", action="store_true", help="replace an existing bundle")
     variants = commands.add_parser("variants", help="add float16, int8 or int4 graphs to a bundle")
     variants.add_argument("bundle", metavar="BUNDLE", type=Path)
-    variants.add_argument("--out", metavar="BUNDLE", type=Path, required=True, help="to make")
+    variants.add_argument("--out", metavar="BUNDLE", type=Path, help="to make")
     variants.add_argument(
         "--variant",
         metavar="NAME",
         action="append",
-        required=True,
-        help="fp16 (all graphs), int8 or int4 (weights of the decoder); may be repeated",
+        default=[],
+        help="fp16 (all graphs); int8, int4, fused, fused-int8, fused-int4, fused-fp16 (decoder); "
+        "may be repeated",
     )
+    variants.add_argument(
+        "--target",
+        metavar="NAME",
+        help="make what cpu, cuda, tensorrt or jetson is best served by; prints the plan",
+    )
+    variants.add_argument("--print-only", action="store_true", help="print the plan of --target")
     variants.add_argument("--force", action="store_true", help="replace an existing bundle")
     _declare_tensorrt(commands.add_parser("tensorrt", help="build TensorRT plans for this machine"))
     validate = commands.add_parser("validate", help="verify a bundle and load its graphs")
@@ -151,12 +158,26 @@ def _onnx(arguments: argparse.Namespace) -> int:
 
 
 def _variants(arguments: argparse.Namespace) -> int:
+    names = list(dict.fromkeys(arguments.variant))
+    if arguments.target is not None:
+        from omni_sdk.bundle import Bundle
+
+        from omni_export.targets import plan_target
+
+        plan = plan_target(arguments.target, Bundle.open(arguments.bundle).manifest)
+        print("\n".join(plan.lines()))
+        names += [name for name in plan.variants if name not in names]
+    if arguments.print_only:
+        return 0
+    if arguments.out is None:
+        print("omni-export variants: expected --out BUNDLE", file=sys.stderr)
+        return 2
     from omni_export.variants import add_variants
 
     manifest = add_variants(
         arguments.bundle,
         arguments.out,
-        list(dict.fromkeys(arguments.variant)),
+        names,
         force=arguments.force,
         progress=lambda line: print(line, file=sys.stderr),
     )

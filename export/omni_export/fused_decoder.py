@@ -83,7 +83,9 @@ def fuse_decoder(model: onnx.ModelProto, *, left_padding: bool = True) -> onnx.M
         left_padding: take padded batches; needs a kernel that adds a bias to the scores (CPU).
 
     Returns:
-        A graph for ONNX Runtime with the same inputs and outputs. Its cache inputs may be longer than what
+        A graph for ONNX Runtime with the same inputs and outputs. Several tokens on a cache are for batches
+        of one (the operator refuses others): a prompt has no cache, and a step has one token. Its cache
+        inputs may be longer than what
         they hold: where input and output are one buffer, new keys and values are written in place.
 
     Raises:
@@ -227,14 +229,15 @@ class _Builder:
         """RMS-normalise `x` + `residual` (only `residual` where `x` is ""); return it and the sum."""
         scale = self.constant(weight, f"{name}.weight")
         if not x:
-            self.add(
-                "SimplifiedLayerNormalization",
-                [residual, scale],
-                name,
-                axis=-1,
-                epsilon=self.epsilon,
-                stash_type=1,
-            )
+            # Standard operators, which ONNX Runtime fuses itself.
+            epsilon = self.constant(np.array(self.epsilon, np.float32), f"{name}.epsilon")
+            self.add("Mul", [residual, residual], f"{name}.squares")
+            axis = self.integers([-1], "minus_one")
+            self.add("ReduceMean", [f"{name}.squares", axis], f"{name}.mean", keepdims=1)
+            self.add("Add", [f"{name}.mean", epsilon], f"{name}.power")
+            self.add("Sqrt", [f"{name}.power"], f"{name}.root")
+            self.add("Div", [residual, f"{name}.root"], f"{name}.unit")
+            self.add("Mul", [f"{name}.unit", scale], name)
             return name, residual
         total = f"{name}.sum"
         self.nodes.append(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from omni_sdk.dus.sam2 import Sam2Graphs, graph_specs
 from omni_sdk.engines.base import EngineLoader
 from omni_sdk.errors import BundleError
 from omni_sdk.hf.sam2_checkpoint import dus_spec, load_model
+from omni_sdk.hf.sam2_modules import MemoryAttention
 from omni_sdk.hf.tracker import MODULES, no_memory_embedding
 from omni_sdk.manifest import (
     SCHEMA_VERSION,
@@ -70,9 +72,12 @@ def write_graphs(
 ) -> dict[str, GraphSpec]:
     """Write the four graphs and the no-memory embedding of a float32 model; return the graph entries."""
     graphs = graph_specs(spec)
-    for name, graph in graphs.items():
+    for name, graph in list(graphs.items()):
         path = out_dir / graph.file
-        write_graph(MODULES[name](model).eval(), graph, path, exact_halves=exact_halves)
+        module = MODULES[name](model).eval()
+        write_graph(module, graph, path, exact_halves=exact_halves)
+        if isinstance(module, MemoryAttention):
+            graphs[name] = replace(graph, form=module.form)
     np.save(out_dir / spec.no_memory_embedding, no_memory_embedding(model), allow_pickle=False)
     return graphs
 

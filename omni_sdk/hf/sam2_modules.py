@@ -9,7 +9,10 @@ Note [Exact rewrites of memory attention]
     - RoPE rotates neighbouring channels; permuting the output channels of q and k alike (even ones
       first) leaves q.k as it is and makes the rotation two halves: slices instead of a gather.
     - There is one head and the rows of a softmax sum to 1, so softmax(qk)(V W + b) is
-      (softmax(qk) V) W + b: attention reads the raw M-channel memories and projects once per query.
+      (softmax(qk) V) W + b: attention reads the raw M-channel memories and projects once per query, and
+      that projection and the one after it are one matrix.
+    - A key's bias would add the same to all scores of a query, but for the rotation: it stays. Queries are
+      scaled in their weights.
     - Queries are cut into blocks where the scores would not fit a cache; each row stands alone.
 """
 
@@ -25,6 +28,7 @@ from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import NO_OBJ_SCORE, get_1d_sine_pe
 
 from omni_sdk.errors import BundleError
+from omni_sdk.hf.hiera import HieraBlock
 
 SCORE_BLOCK_BYTES = 32 << 20
 """Most bytes of attention scores per query block and object, counted at 7 memories (measured: 16 blocks
@@ -46,6 +50,7 @@ class ImageEncoder(nn.Module):  # type: ignore[misc]  # torch is not followed by
             position = backbone._get_pos_embed((side, side)).clone()
         self.register_buffer("position", position, persistent=False)
         backbone._get_pos_embed = lambda hw: self.position
+        backbone.blocks = nn.ModuleList(HieraBlock(block) for block in backbone.blocks)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the three feature maps."""
@@ -222,6 +227,10 @@ class MemoryAttention(nn.Module):  # type: ignore[misc]  # torch is not followed
                     for projection in (part.q_proj, part.k_proj):
                         projection.weight.copy_(projection.weight[halves].clone())
                         projection.bias.copy_(projection.bias[halves].clone())
+                    for tensor in (part.q_proj.weight, part.q_proj.bias):
+                        tensor.mul_(self.channels**-0.5)
+                    if value_trick:
+                        part.o_proj = _after(part.v_proj, part.o_proj)
             zero = torch.zeros(1)
             cos, sin = attention.rotary_emb(zero, attention.position_ids)
             # the sign of rotate-half is folded into the first half of the sines
@@ -255,29 +264,33 @@ class MemoryAttention(nn.Module):  # type: ignore[misc]  # torch is not followed
         for layer in self.layers:
             own, cross = layer.self_attn, layer.cross_attn_image
             y = layer.layer_norm1(x)
-            mixed = self._attend(
-                self._rotate(own.q_proj(y)), self._rotate(own.k_proj(y)), own.v_proj(y)
-            )
-            x = x + own.o_proj(mixed)
+            own_values = y if self.value_trick else own.v_proj(y)
+            q, k = self._rotate(_apply(own.q_proj, y)), self._rotate(_apply(own.k_proj, y))
+            x = x + _apply(own.o_proj, self._attend(q, k, own_values))
             y = layer.layer_norm2(x)
-            rotated = self._rotate(cross.k_proj(keys)).flatten(1, 2)
+            rotated = self._rotate(_apply(cross.k_proj, keys)).flatten(1, 2)
             k = torch.cat([rotated, cross.k_proj(pointer_keys)], 1)
-            q = self._rotate(cross.q_proj(y))
-            if self.value_trick:
-                mixed = cross.v_proj(self._attend(q, k, values))
-            else:
-                mixed = self._attend(q, k, cross.v_proj(values))
-            x = x + cross.o_proj(mixed)
-            x = x + layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(x))))
+            cross_values = values if self.value_trick else cross.v_proj(values)
+            mixed = self._attend(self._rotate(_apply(cross.q_proj, y)), k, cross_values)
+            x = x + _apply(cross.o_proj, mixed)
+            y = layer.activation(_apply(layer.linear1, layer.layer_norm3(x)))
+            x = x + _apply(layer.linear2, y)
         x = self.norm(x).transpose(1, 2)
         return x.reshape(-1, self.channels, self.height, self.width)
+
+    @property
+    def form(self) -> str:
+        """What was chosen for this image size, for the manifest."""
+        values = "raw memories as values" if self.value_trick else "projected values"
+        blocks = "all queries at once" if self.blocks == 1 else f"{self.blocks} query blocks"
+        return f"{values}, {blocks}"
 
     def _rotate(self, x: Tensor) -> Tensor:
         half = self.channels // 2
         return x * self.cos + torch.cat([x[..., half:], x[..., :half]], -1) * self.sin
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k = q * self.channels**-0.5, k.transpose(-1, -2)
+        k = k.transpose(-1, -2)
         step = self.height * self.width // self.blocks
         rows = [q[:, i * step : (i + 1) * step] for i in range(self.blocks)]
         return torch.cat([torch.softmax(row @ k, -1) @ v for row in rows], 1)
@@ -296,6 +309,19 @@ def query_blocks(tokens: int) -> int:
     """Return into how many equal blocks `tokens` queries are cut, a divisor of `tokens`."""
     wanted = math.ceil(7 * 4 * tokens**2 / SCORE_BLOCK_BYTES)
     return next(blocks for blocks in range(wanted, tokens + 1) if tokens % blocks == 0)
+
+
+def _apply(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Apply a linear map to rows of a matrix: engines then add the bias in the product."""
+    return layer(x.reshape(-1, layer.in_features)).reshape(*x.shape[:-1], layer.out_features)
+
+
+def _after(first: nn.Linear, second: nn.Linear) -> nn.Linear:
+    """Return the one linear map that is `second` after `first`."""
+    both = nn.Linear(first.in_features, second.out_features)
+    both.weight.copy_(second.weight @ first.weight)
+    both.bias.copy_(second.weight @ first.bias + second.bias)
+    return both
 
 
 def _tokens(feature_map: Tensor) -> Tensor:
