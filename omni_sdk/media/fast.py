@@ -66,7 +66,7 @@ def _formats() -> dict[str, PlaneFormat]:
     for name, shift in shifts.items():
         formats[f"yuv{name}p"] = PlaneFormat(shift)
         formats[f"yuvj{name}p"] = PlaneFormat(shift, is_centred=True)
-        for bits in (9, 10, 12, 14):
+        for bits in (10, 12) if name == "440" else (9, 10, 12, 14):
             formats[f"yuv{name}p{bits}le"] = PlaneFormat(shift, bits)
     for name, digit, shift in (("nv12", 0, (1, 1)), ("nv16", 2, (0, 1)), ("nv24", 4, (0, 0))):
         formats[name] = PlaneFormat(shift, is_interleaved=True)
