@@ -1,8 +1,8 @@
 """The numpy reference of the native fast pixel path: the same bits, slower.
 
 Samples are counted in steps of an 8-bit one. Rows are resized first, to int16 with 6 fractional bits, then
-columns, to int32 with 20; weights have 14 fractional bits, or 7 (see `row_taps`). The colour matrix is applied in float32, in a
-stated order of operations (csrc/include/omni/plane_pixels.h).
+columns, to int32 with 20; weights have 14 fractional bits, or 7 (see `row_taps`). The colour matrix is
+applied in float32, in a stated order of operations (csrc/include/omni/plane_pixels.h).
 """
 
 from __future__ import annotations
