@@ -259,9 +259,9 @@ def test_colour_spaces_that_are_left_to_the_exact_path(space) -> None:
     assert FastConverter((16, 24), "bicubic")(frame) is None
 
 
-def test_full_size_is_exact() -> None:
+def test_what_hardly_shrinks_is_exact() -> None:
     frame = noise(32, 64, "yuv420p")
-    for size in (None, (32, 64)):
+    for size in (None, (32, 64), (32, 40), (40, 80)):
         exact = RgbConverter((32, 64), size)(frame)
         np.testing.assert_array_equal(RgbConverter((32, 64), size, parity="fast")(frame), exact)
 
