@@ -400,3 +400,16 @@ def test_gaps_among_patches_are_closed(kept) -> None:
     LAYOUT.write(images[repeated], expected, 0)
     assert found.grid == (len(repeated) // 2, 2, 4)
     np.testing.assert_array_equal(found.values, expected)
+
+
+def test_interlaced_frames_are_exact(make_video) -> None:
+    path = make_video(frames=4, size=(64, 64), options={"x264-params": "tff=1"})
+    with open_source(path) as video:
+        exact = video.sample(num_frames=2, size=(16, 16))
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).interlaced_frame
+    with open_source(path) as video:
+        video.parity = "fast"
+        np.testing.assert_array_equal(
+            video.sample(num_frames=2, size=(16, 16)).frames, exact.frames
+        )
