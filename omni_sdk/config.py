@@ -24,8 +24,9 @@ class SamplingConfig:
         audio: whether the sound is used where there is one.
         parity: "hf": pixels equal the models' reference preprocessing to the last bit; "fast": one pass
             from the decoder's planes to what the models read, close to it (`benchmarks/pixels.py` prints
-            the PSNR by format), for frames of the reasoner and the tracker. Keyframes for the grounder, RGB
-            sources and pixel formats that the fast pass does not read are made as with "hf".
+            the PSNR by format), for frames of the reasoner and the tracker. Made as with "hf" all the same:
+            frames that keep more than half of their pixels, keyframes for the grounder, RGB sources, and
+            pixel formats, colour spaces and interlaced frames that the fast pass does not read.
     """
 
     num_frames: int | None = None

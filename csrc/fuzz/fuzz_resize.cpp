@@ -58,12 +58,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (target != plain(narrow, new_width, height, new_height, false, filter)) std::abort();
   }
   if (height % 2 || width % 2) return 0;
-  // The same bytes as 4:2:0 planes: in one pass, or converted first.
+  // The same bytes as 4:2:0 or 4:2:2 planes: in one pass, or converted first.
+  const int64_t chroma_rows = data[5] & 4 ? 1 : 2;
   const std::int32_t inverse[4] = {117489, 138438, 13975, 34925};
   const Bytes luma(source.begin(), source.begin() + static_cast<ptrdiff_t>(height * width));
-  const Bytes chroma(source.begin(), source.begin() + static_cast<ptrdiff_t>(height * width / 4));
+  const Bytes chroma(source.begin(), source.begin() + static_cast<ptrdiff_t>(height * width / 2) / chroma_rows);
   const omni::YuvImage image{luma.data(),     chroma.data(),   chroma.data(),
-                             side(width),     side(width / 2), side(width / 2), 2,
+                             side(width),     side(width / 2), side(width / 2), chroma_rows,
                              omni::yuv_coefficients(inverse, data[5] & 2)};
   for (size_t y = 0; y < height; ++y)
     image.row_to_rgb(side(y), side(width), packed.data() + y * width * 3);

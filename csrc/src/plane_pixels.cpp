@@ -1,6 +1,7 @@
 #include "omni/plane_pixels.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "omni/multiversion.h"
@@ -35,8 +36,8 @@ class PlaneReader {
     for (std::int32_t j = 0; j < count; ++j) {
       lines_[static_cast<std::size_t>(j)] = data_ + (down_.starts[i] + j) * stride_;
     }
-    plane_rows::sum_rows(lines_.data(), count, down_.values.data() + y * down_.stride, size_, format_,
-                         row_.data());
+    plane_rows::sum_rows(lines_.data(), count, down_.values.data() + y * down_.stride, down_.bits, size_,
+                         format_, row_.data());
     return row_.data();
   }
 
@@ -85,10 +86,10 @@ void check_format(const PlaneFormat& f) {
 }  // namespace
 
 PlaneTaps plane_taps(std::int64_t input_size, std::int64_t output_size, double scale, double shift,
-                     Filter filter) {
+                     Filter filter, int bits) {
   const Taps exact = make_taps(input_size, output_size, scale, shift, filter);
-  constexpr std::int32_t one = 1 << plane_rows::weight_bits;
   PlaneTaps result;
+  result.bits = bits;
   const std::int64_t rows = round_up(output_size, plane_rows::group);
   std::vector<std::int16_t> rounded(static_cast<std::size_t>(output_size * exact.stride));
   result.starts.assign(static_cast<std::size_t>(rows), 0);
@@ -98,13 +99,14 @@ PlaneTaps plane_taps(std::int64_t input_size, std::int64_t output_size, double s
     const double* weights = exact.values.data() + i * exact.stride;
     std::int16_t* row = rounded.data() + i * exact.stride;
     const auto count = exact.counts[static_cast<std::size_t>(i)];
-    std::int32_t total = 0;
+    double sum = 0.0;
+    std::int64_t before = 0;
     for (std::int64_t j = 0; j < count; ++j) {
-      row[j] = static_cast<std::int16_t>(weights[j] * one + (weights[j] < 0 ? -0.5 : 0.5));
-      total += row[j];
+      sum += weights[j];
+      const auto rounded_sum = static_cast<std::int64_t>(std::floor(sum * (1 << bits) + 0.5));
+      row[j] = static_cast<std::int16_t>(rounded_sum - before);
+      before = rounded_sum;
     }
-    std::int16_t* largest = std::max_element(row, row + std::max<std::int64_t>(count, 1));
-    *largest = static_cast<std::int16_t>(*largest + (one - total));  // a flat picture stays as it is
     std::int64_t first = 0, last = std::max<std::int64_t>(count, 1);
     while (first + 1 < last && row[first] == 0) ++first;
     while (last - 1 > first && row[last - 1] == 0) --last;
@@ -130,10 +132,20 @@ PlanePixels::PlanePixels(const PlaneFormat& format, ImageSize from, ImageSize to
   chroma_ = {subsampled(from.height, format.y_shift), subsampled(from.width, format.x_shift)};
   const double y_scale = static_cast<double>(from.height) / static_cast<double>(to.height);
   const double x_scale = static_cast<double>(from.width) / static_cast<double>(to.width);
-  luma_down_ = plane_taps(from.height, to.height, y_scale, 0.0, filter);
+  luma_down_ = down(from.height, y_scale, 0.0, filter);
   luma_across_ = plane_taps(from.width, to.width, x_scale, 0.0, filter);
-  chroma_down_ = plane_taps(chroma_.height, to.height, y_scale / (1 << format.y_shift), format.y_siting, filter);
+  chroma_down_ = down(chroma_.height, y_scale / (1 << format.y_shift), format.y_siting, filter);
   chroma_across_ = plane_taps(chroma_.width, to.width, x_scale / (1 << format.x_shift), format.x_siting, filter);
+  luma_packed_ = plane_rows::pack_taps(luma_across_);
+  chroma_packed_ = plane_rows::pack_taps(chroma_across_);
+}
+
+PlaneTaps PlanePixels::down(std::int64_t input_size, double scale, double shift, Filter filter) const {
+  if (format_.bits == 8 && scale >= 2.0 && scale <= 8.0) {
+    PlaneTaps coarse = plane_taps(input_size, to_.height, scale, shift, filter, plane_rows::coarse_bits);
+    if (plane_rows::fits_16_bits(coarse)) return coarse;
+  }
+  return plane_taps(input_size, to_.height, scale, shift, filter);
 }
 
 std::array<ImageSize, 3> PlanePixels::plane_bytes() const {
@@ -156,7 +168,7 @@ void PlanePixels::operator()(const PlaneImage& image, const ColourMatrix& matrix
   std::vector<std::int32_t> y(width), u(width), v(width);
   std::vector<float> red(width), green(width), blue(width);
   for (std::int64_t row = 0; row < to_.height; ++row) {
-    plane_rows::sum_columns(luma.row(row), luma_across_, y.data());
+    plane_rows::sum_columns(luma.row(row), luma_across_, luma_packed_.data(), y.data());
     const std::int16_t* u_row = first.row(row);
     const std::int16_t* v_row = split_v.data();
     if (in_pairs) {
@@ -165,8 +177,8 @@ void PlanePixels::operator()(const PlaneImage& image, const ColourMatrix& matrix
     } else {
       v_row = second.row(row);
     }
-    plane_rows::sum_columns(u_row, chroma_across_, u.data());
-    plane_rows::sum_columns(v_row, chroma_across_, v.data());
+    plane_rows::sum_columns(u_row, chroma_across_, chroma_packed_.data(), u.data());
+    plane_rows::sum_columns(v_row, chroma_across_, chroma_packed_.data(), v.data());
     apply_matrix(y.data(), u.data(), v.data(), to_.width, matrix, red.data(), green.data(), blue.data());
     target.put(row, {red.data(), green.data(), blue.data()});
   }

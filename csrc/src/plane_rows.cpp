@@ -50,12 +50,28 @@ void sum_columns_portable(const std::int16_t* row, const PlaneTaps& taps, std::i
 
 }  // namespace
 
-void sum_rows(const std::uint8_t* const* rows, std::int32_t count, const std::int16_t* weights,
+bool fits_16_bits(const PlaneTaps& taps) {
+  for (std::size_t i = 0; i < taps.starts.size(); ++i) {
+    const std::int16_t* row = taps.values.data() + static_cast<std::int64_t>(i) * taps.stride;
+    std::int32_t positive = 0, negative = 0, pair = 0;
+    for (std::int64_t j = 0; j < taps.stride; ++j) {
+      (row[j] > 0 ? positive : negative) += row[j];
+      if (j) pair = std::max(pair, row[j - 1] + row[j]);
+    }
+    if (pair > 128 || positive * 255 - 16384 > 32767 || negative * 255 - 16384 < -32768) return false;
+  }
+  return true;
+}
+
+void sum_rows(const std::uint8_t* const* rows, std::int32_t count, const std::int16_t* weights, int weight_bits,
               std::int64_t size, const PlaneFormat& format, std::int16_t* out) {
-  const int shift = format.bits;  // 14 bits of the weight more, 14 - bits of the result less
+  const int shift = weight_bits + format.bits - 14;  // from the bits of the product to 6 fractional ones
   std::int64_t done = 0;
   if (format.bits == 8) {
-    if (omni::rows::has_avx2()) done = sum_rows_8_avx2(rows, count, weights, size, shift, out);
+    if (omni::rows::has_avx2()) {
+      done = weight_bits == coarse_bits ? sum_rows_coarse_avx2(rows, count, weights, size, out)
+                                        : sum_rows_8_avx2(rows, count, weights, size, shift, out);
+    }
     sum_rows_portable<sample>(rows, count, weights, done, size, shift, 0, out);
   } else {
     if (omni::rows::has_avx2()) {
@@ -65,9 +81,24 @@ void sum_rows(const std::uint8_t* const* rows, std::int32_t count, const std::in
   }
 }
 
-void sum_columns(const std::int16_t* row, const PlaneTaps& taps, std::int32_t* out) {
+std::vector<std::int16_t> pack_taps(const PlaneTaps& taps) {
+  std::vector<std::int16_t> packed;
+  packed.reserve(taps.values.size());
+  const auto outputs = static_cast<std::int64_t>(taps.starts.size());
+  for (std::int64_t x = 0; x < outputs; x += group) {
+    for (std::int64_t j = 0; j < taps.stride; j += 8) {
+      for (std::int64_t k = 0; k < group; ++k) {
+        const std::int16_t* eight = taps.values.data() + (x + k / 2 + k % 2 * 4) * taps.stride + j;
+        packed.insert(packed.end(), eight, eight + 8);
+      }
+    }
+  }
+  return packed;
+}
+
+void sum_columns(const std::int16_t* row, const PlaneTaps& taps, const std::int16_t* packed, std::int32_t* out) {
   if (omni::rows::has_avx2()) {
-    sum_columns_avx2(row, taps, out);
+    sum_columns_avx2(row, taps, packed, out);
   } else {
     sum_columns_portable(row, taps, out);
   }

@@ -69,6 +69,37 @@ std::int64_t sum_rows_8_avx2(const std::uint8_t* const* rows, std::int32_t count
   return at;
 }
 
+// Weights with 7 bits: two rows' bytes times two weights are summed in 16 bits, as are all rows, from -64 on,
+// which keeps every sum of `fits_16_bits` in range.
+OMNI_AVX2
+std::int64_t sum_rows_coarse_avx2(const std::uint8_t* const* rows, std::int32_t count,
+                                  const std::int16_t* weights, std::int64_t size, std::int16_t* out) {
+  const __m256i start = _mm256_set1_epi16(-(128 << 7) + 1), end = _mm256_set1_epi16(64 << 7);
+  std::int64_t at = 0;
+  for (; at + 64 <= size; at += 64) {
+    __m256i sums[4] = {start, start, start, start};
+    for (std::int32_t j = 0; j < count; j += 2) {
+      const std::uint8_t* row = rows[j] + at;
+      const std::uint8_t* next = rows[j + 1 < count ? j + 1 : j] + at;
+      const __m256i weight = _mm256_set1_epi16(static_cast<std::int16_t>((weights[j] & 255) | weights[j + 1] * 256));
+      for (int k = 0; k < 2; ++k) {
+        const __m256i a = load(row + 32 * k), b = load(next + 32 * k);
+        const __m256i low = _mm256_unpacklo_epi8(a, b), high = _mm256_unpackhi_epi8(a, b);
+        sums[2 * k] = _mm256_add_epi16(sums[2 * k], _mm256_maddubs_epi16(low, weight));
+        sums[2 * k + 1] = _mm256_add_epi16(sums[2 * k + 1], _mm256_maddubs_epi16(high, weight));
+      }
+    }
+    for (int k = 0; k < 2; ++k) {
+      const __m256i low = _mm256_add_epi16(_mm256_srai_epi16(sums[2 * k], 1), end);
+      const __m256i high = _mm256_add_epi16(_mm256_srai_epi16(sums[2 * k + 1], 1), end);
+      auto* target = reinterpret_cast<__m256i*>(out + at + 32 * k);
+      _mm256_storeu_si256(target, _mm256_permute2x128_si256(low, high, 0x20));
+      _mm256_storeu_si256(target + 1, _mm256_permute2x128_si256(low, high, 0x31));
+    }
+  }
+  return at;
+}
+
 OMNI_AVX2
 std::int64_t sum_rows_16_avx2(const std::uint8_t* const* rows, std::int32_t count,
                               const std::int16_t* weights, std::int64_t size, int shift, int padding_bits,
@@ -100,22 +131,28 @@ std::int64_t sum_rows_16_avx2(const std::uint8_t* const* rows, std::int32_t coun
 
 // Eight outputs at a time, k in the lower and 4 + k in the upper half of register k.
 OMNI_AVX2
-void sum_columns_avx2(const std::int16_t* row, const PlaneTaps& taps, std::int32_t* out) {
+void sum_columns_avx2(const std::int16_t* row, const PlaneTaps& taps, const std::int16_t* packed,
+                      std::int32_t* out) {
   const auto outputs = static_cast<std::int64_t>(taps.starts.size());
   for (std::int64_t x = 0; x < outputs; x += group) {
     const std::int64_t* starts = taps.starts.data() + x;
-    const std::int16_t* weights = taps.values.data() + x * taps.stride;
     __m256i sums[4];
     for (int k = 0; k < 4; ++k) sums[k] = _mm256_setzero_si256();
     for (std::int64_t j = 0; j < taps.stride; j += 8) {
-      for (int k = 0; k < 4; ++k) {
-        const __m256i values = load_halves(row + starts[k] + j, row + starts[k + 4] + j);
-        const std::int16_t* w = weights + k * taps.stride + j;
-        add_product(sums[k], values, load_halves(w, w + 4 * taps.stride));
+      for (int k = 0; k < 4; ++k, packed += 16) {
+        add_product(sums[k], load_halves(row + starts[k] + j, row + starts[k + 4] + j), load(packed));
       }
     }
     const __m256i even = _mm256_hadd_epi32(sums[0], sums[1]), odd = _mm256_hadd_epi32(sums[2], sums[3]);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + x), _mm256_hadd_epi32(even, odd));
+  }
+}
+
+__attribute__((target("avx2,f16c"))) void to_half_avx2(const float* values, std::int64_t count,
+                                                       std::uint16_t* out) {
+  for (std::int64_t x = 0; x < count; x += 8) {
+    const __m128i halves = _mm256_cvtps_ph(_mm256_loadu_ps(values + x), _MM_FROUND_TO_NEAREST_INT);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + x), halves);
   }
 }
 
@@ -133,7 +170,12 @@ std::int64_t sum_rows_16_avx2(const std::uint8_t* const*, std::int32_t, const st
                               int, int, std::int16_t*) {
   return 0;
 }
-void sum_columns_avx2(const std::int16_t*, const PlaneTaps&, std::int32_t*) {}
+std::int64_t sum_rows_coarse_avx2(const std::uint8_t* const*, std::int32_t, const std::int16_t*,
+                                  std::int64_t, std::int16_t*) {
+  return 0;
+}
+void sum_columns_avx2(const std::int16_t*, const PlaneTaps&, const std::int16_t*, std::int32_t*) {}
+void to_half_avx2(const float*, std::int64_t, std::uint16_t*) {}
 
 }  // namespace omni::plane_rows
 

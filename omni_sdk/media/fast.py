@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -21,6 +21,7 @@ from omni_sdk.media.patch_layout import PatchLayout, PatchValues
 from omni_sdk.media.resize import Filter
 from omni_sdk.native import core
 
+Siting = Literal["left", "centre", "topleft"]
 _FULL_RANGE = 2
 # Red's and blue's share of luma by AVCOL_SPC_* (ITU-T H.273, table 4); unstated is taken as BT.601, as
 # libswscale does. Others (RGB, YCgCo, constant luminance ..) are no plain matrix.
@@ -44,8 +45,8 @@ class PlaneFormat:
         bits: of a sample; 8 in bytes, others in little-endian 16-bit words.
         padding_bits: unused low bits of a word.
         is_interleaved: one plane holds U V U V ..
-        is_centred: chroma lies between its two columns (JPEG); else on the left one (H.264 and HEVC where
-            nothing is stated; PyAV does not tell what is stated). Vertically it lies between its rows.
+        is_centred: chroma lies between its two columns where nothing is known (JPEG); else on the left one
+            (H.264, HEVC and VP9 where nothing is stated; PyAV does not tell what is stated).
     """
 
     subsampling: tuple[int, int]
@@ -54,10 +55,12 @@ class PlaneFormat:
     is_interleaved: bool = False
     is_centred: bool = False
 
-    @property
-    def siting(self) -> tuple[float, float]:
-        """Vertical and horizontal distance of chroma from the middle of its luma, in chroma samples."""
-        return 0.0, 0.25 if self.subsampling[1] and not self.is_centred else 0.0
+    def offsets(self, siting: Siting | None) -> tuple[float, float]:
+        """Return how far chroma lies above and left of the middle of its luma, in chroma samples."""
+        siting = siting or ("centre" if self.is_centred else "left")
+        above = 0.25 if siting == "topleft" and self.subsampling[0] else 0.0
+        left = 0.25 if siting != "centre" and self.subsampling[1] else 0.0
+        return above, left
 
 
 def _formats() -> dict[str, PlaneFormat]:
@@ -66,7 +69,7 @@ def _formats() -> dict[str, PlaneFormat]:
     for name, shift in shifts.items():
         formats[f"yuv{name}p"] = PlaneFormat(shift)
         formats[f"yuvj{name}p"] = PlaneFormat(shift, is_centred=True)
-        for bits in (9, 10, 12, 14):
+        for bits in (10, 12) if name == "440" else (9, 10, 12, 14):
             formats[f"yuv{name}p{bits}le"] = PlaneFormat(shift, bits)
     for name, digit, shift in (("nv12", 0, (1, 1)), ("nv16", 2, (0, 1)), ("nv24", 4, (0, 0))):
         formats[name] = PlaneFormat(shift, is_interleaved=True)
@@ -155,10 +158,12 @@ class FastConverter:
     Attributes:
         size: wanted (height, width) of the upright picture.
         filter: of the resize.
+        siting: where subsampled chroma lies against its luma; None: as is usual for the format.
     """
 
     size: tuple[int, int]
     filter: Filter
+    siting: Siting | None = None
     _pixels: dict[tuple[str, int, int, bool], Any] = field(default_factory=dict)
 
     def __call__(
@@ -190,7 +195,7 @@ class FastConverter:
             layout.bits,
             layout.padding_bits,
             layout.is_interleaved,
-            layout.siting,
+            layout.offsets(self.siting),
             (frame.height, frame.width),
             self.size[::-1] if transposed else self.size,
             self.filter,

@@ -1,8 +1,8 @@
 """The numpy reference of the native fast pixel path: the same bits, slower.
 
 Samples are counted in steps of an 8-bit one. Rows are resized first, to int16 with 6 fractional bits, then
-columns, to int32 with 20; weights have 14 fractional bits. The colour matrix is applied in float32, in a
-stated order of operations (csrc/include/omni/plane_pixels.h).
+columns, to int32 with 20; weights have 14 fractional bits, or 7 (see `row_taps`). The colour matrix is
+applied in float32, in a stated order of operations (csrc/include/omni/plane_pixels.h).
 """
 
 from __future__ import annotations
@@ -18,25 +18,52 @@ from omni_sdk.media.resize_numpy import exact_weights
 
 Pair = tuple[int, int]
 T = TypeVar("T", bound=np.generic)
-_ONE = 1 << 14
+_COARSE = 7
+_FINE = 14
+Taps = tuple[NDArray[np.int64], NDArray[np.int32], int]
+"""Input positions, weights, and the weights' fractional bits."""
 
 
 @functools.lru_cache(maxsize=64)
 def plane_taps(
-    input_size: int, output_size: int, scale: float, shift: float, filter_name: str
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return (input positions, integer weights that sum to 2^14) of one axis, each (output_size, K)."""
+    input_size: int,
+    output_size: int,
+    scale: float,
+    shift: float,
+    filter_name: str,
+    bits: int = _FINE,
+) -> Taps:
+    """Return the (output_size, K) input positions and integer weights of one axis.
+
+    The running sums of the weights are rounded: so each row sums to 2^bits, and a smooth picture hardly
+    sees the rounding.
+    """
     positions, exact = exact_weights(input_size, output_size, scale, shift, filter_name)
-    weights = (exact * _ONE + np.where(exact < 0, -0.5, 0.5)).astype(np.int32)
-    rows = np.arange(output_size)
-    weights[rows, weights.argmax(axis=1)] += _ONE - weights.sum(axis=1)
-    return np.clip(positions, 0, input_size - 1), weights
+    sums = np.floor(np.cumsum(exact, axis=1) * (1 << bits) + 0.5).astype(np.int32)
+    return np.clip(positions, 0, input_size - 1), np.diff(sums, axis=1, prepend=0), bits
 
 
-def _sum(
-    samples: NDArray[np.integer], axis: int, taps: tuple[NDArray[np.int64], NDArray[np.int32]]
-) -> NDArray[np.int32]:
-    positions, weights = taps
+def row_taps(
+    input_size: int, output_size: int, scale: float, shift: float, filter_name: str, bits: int
+) -> Taps:
+    """Return the taps of the pass over rows: 7-bit weights for bytes that shrink 2 to 8 times.
+
+    Those many small weights fit the 16-bit sums of the native pass, which is checked.
+    """
+    arguments = (input_size, output_size, scale, shift, filter_name)
+    if bits == 8 and 2.0 <= scale <= 8.0:
+        coarse = plane_taps(*arguments, _COARSE)
+        weights = coarse[1]
+        pairs = (weights[:, :-1] + weights[:, 1:]).max(initial=0)
+        most = np.maximum(weights, 0).sum(axis=1).max() * 255 - (1 << 14)
+        least = np.minimum(weights, 0).sum(axis=1).min() * 255 - (1 << 14)
+        if pairs <= 128 and most <= 32767 and least >= -32768:
+            return coarse
+    return plane_taps(*arguments)
+
+
+def _sum(samples: NDArray[np.integer], axis: int, taps: Taps) -> NDArray[np.int32]:
+    positions, weights, _ = taps
     shape = [1, 1]
     shape[axis] = len(weights)
     out_shape = list(samples.shape)
@@ -70,11 +97,11 @@ class PlanePixels:
         self._chroma = (-(-height // (1 << down)), -(-width // (1 << across)))
         y_scale, x_scale = height / wanted[0], width / wanted[1]
         self._luma_taps = (
-            plane_taps(height, wanted[0], y_scale, 0.0, filter),
+            row_taps(height, wanted[0], y_scale, 0.0, filter, bits),
             plane_taps(width, wanted[1], x_scale, 0.0, filter),
         )
         self._chroma_taps = (
-            plane_taps(self._chroma[0], wanted[0], y_scale / (1 << down), siting[0], filter),
+            row_taps(self._chroma[0], wanted[0], y_scale / (1 << down), siting[0], filter, bits),
             plane_taps(self._chroma[1], wanted[1], x_scale / (1 << across), siting[1], filter),
         )
 
@@ -92,10 +119,10 @@ class PlanePixels:
     def _resized(
         self,
         samples: NDArray[np.integer],
-        taps: tuple[tuple[NDArray[np.int64], NDArray[np.int32]], ...],
+        taps: tuple[Taps, Taps],
     ) -> NDArray[np.float32]:
-        half = (1 << self._bits) >> 1
-        rows = np.clip((_sum(samples, 0, taps[0]) + half) >> self._bits, -32768, 32767)
+        shift = taps[0][2] + self._bits - 14
+        rows = np.clip((_sum(samples, 0, taps[0]) + ((1 << shift) >> 1)) >> shift, -32768, 32767)
         return _sum(rows, 1, taps[1]).astype(np.float32)
 
     def _colours(

@@ -21,6 +21,7 @@ from omni_sdk.errors import LimitError
 from omni_sdk.grs.patches import patchify
 from omni_sdk.grs.smart_resize import smart_resize
 from omni_sdk.grs.windows import vision_layout
+from omni_sdk.media import patch_layout
 
 
 @settings(deadline=None, max_examples=200)
@@ -73,6 +74,18 @@ def test_patches_equal_the_video_processor_bit_for_bit(vision_spec, frames, heig
     assert values.dtype == np.float32
     assert values.flags.c_contiguous
     assert np.array_equal(values, fused_video_reference(video, vision_spec).numpy())
+
+
+@pytest.mark.parametrize("has_native", [True, False])
+def test_half_precision_patches_are_the_rounded_ones(vision_spec, monkeypatch, has_native):
+    if not has_native:
+        monkeypatch.setattr(patch_layout, "core", lambda: None)
+    video = np.random.default_rng(1).integers(0, 256, (3, 56, 84, 3), np.uint8)
+    values, _ = patchify(video, vision_spec)
+    assert np.array_equal(values, fused_video_reference(video, vision_spec).numpy())
+    halves, _ = patchify(video, vision_spec, "float16")
+    assert halves.dtype == np.float16
+    assert np.array_equal(halves, values.astype(np.float16))
 
 
 def test_patches_of_nano_settings_equal_the_reference(nano_spec):

@@ -12,8 +12,10 @@ import torch
 from omni_sdk.errors import BundleError, LimitError, MediaError, QueryError
 from omni_sdk.grs import prompts
 from omni_sdk.grs.mel import log_mel
+from omni_sdk.grs.patches import patchify
 from omni_sdk.grs.processor import MAX_QUERY_CHARS, Processor, check_query, load_tokenizer
 from omni_sdk.media.clock import Clock
+from omni_sdk.media.patch_layout import Patches
 from omni_sdk.stages import Observation
 
 
@@ -110,6 +112,22 @@ def test_a_sound_too_short_for_a_token_is_left_out(processor, tokens):
     request = processor.ask_request(observe((28, 28), 4, audio=tone(0.02)), "?")
     assert request.mel == ()
     assert tokens.audio_start not in request.input_ids
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_patches_are_taken_as_they_are(spec, tokenizer, dtype):
+    processor = Processor(spec, tokenizer, pixel_dtype=dtype)
+    images = observe((56, 84), 5)
+    values, grid = patchify(images.frames, spec.vision, dtype)
+    assert values.dtype == dtype
+    patched = replace(images, frames=images.frames[:0], patches=Patches(values, grid))
+    expected, found = (processor.ask_request(o, "Who?") for o in (images, patched))
+    assert found.vision[0].pixel_values is values
+    assert np.array_equal(expected.vision[0].pixel_values, values)
+    assert np.array_equal(expected.input_ids, found.input_ids)
+    for wrong in (Patches(values[:-1], grid), Patches(values, (2, *grid[1:]))):
+        with pytest.raises(ValueError, match="do not fit a clock of 5"):
+            processor.ask_request(replace(patched, patches=wrong), "Who?")
 
 
 def test_an_image_is_a_video_of_one_frame(processor):

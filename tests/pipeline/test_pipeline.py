@@ -193,6 +193,18 @@ def test_no_sound_and_fewer_frames(pipe: Pipeline, clips: Clips) -> None:
     assert pipe.reason(path, truth.query, config=config).status in ("found", "absent")
 
 
+def test_fast_pixels_give_the_same_answer(pipe: Pipeline, clips: Clips) -> None:
+    """All stages: patches for the reasoner, images for the grounder and the tracker."""
+    path, truth = clips["direct"]
+    exact = pipe(path, truth.query)
+    fast = pipe(path, truth.query, config=PipelineConfig(sampling=SamplingConfig(parity="fast")))
+    assert (fast.status, fast.answer) == (exact.status, exact.answer)
+    assert [len(track) for track in fast.tracks] == [len(track) for track in exact.tracks] == [64]
+    true, found = exact.tracks[0].mask_at(44), fast.tracks[0].mask_at(44)
+    assert (true & found).sum() / (true | found).sum() > 0.9
+    assert fast.to_dict()["tracks"] != exact.to_dict()["tracks"]  # it was not the exact path again
+
+
 def test_text_that_holds_no_answer(pipe: Pipeline, clips: Clips) -> None:
     path, truth = clips["direct"]
     short = GenerationConfig(max_new_tokens=3)
@@ -246,6 +258,7 @@ def test_unknown_keywords_raise() -> None:
     "make",
     [
         lambda: SamplingConfig(num_frames=0),
+        lambda: SamplingConfig(parity="quick"),
         lambda: GenerationConfig(max_new_tokens=0),
         lambda: GenerationConfig(temperature=float("nan")),
         lambda: GenerationConfig(top_p=0),

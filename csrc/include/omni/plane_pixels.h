@@ -47,17 +47,21 @@ class PixelTarget {
   virtual void put(std::int64_t row, const std::array<float*, 3>& rgb) = 0;
 };
 
-// Weights of one axis with 14 fractional bits; each row of `stride` (a multiple of 8, zero beyond the
-// taps) sums to exactly 2^14. There are rows up to a multiple of 8; those beyond the output are zero.
+// Weights of one axis; each row of `stride` (a multiple of 8, zero beyond the taps) sums to exactly 2^bits.
+// There are rows up to a multiple of 8; those beyond the output are zero.
+//
+// Weights are rounded so that their running sums are: a smooth picture hardly sees that they are. So rows of
+// bytes that shrink 2 to 8 times, which have many small weights, make do with 7 bits; all else has 14.
 struct PlaneTaps {
   std::vector<std::int64_t> starts;
   std::vector<std::int32_t> counts;
   std::vector<std::int16_t> values;
   std::int64_t stride = 0;
+  int bits = 14;
 };
 
 PlaneTaps plane_taps(std::int64_t input_size, std::int64_t output_size, double scale, double shift,
-                     Filter filter);
+                     Filter filter, int bits = 14);
 
 // Converts images of one format and size. May be used by several threads at a time.
 class PlanePixels {
@@ -73,9 +77,13 @@ class PlanePixels {
   void operator()(const PlaneImage& image, const ColourMatrix& matrix, PixelTarget& target) const;
 
  private:
+  PlaneTaps down(std::int64_t input_size, double scale, double shift, Filter filter) const;
+
   PlaneFormat format_;
   ImageSize from_, to_, chroma_;
   PlaneTaps luma_down_, luma_across_, chroma_down_, chroma_across_;
+  // The weights across, in the order in which the AVX2 pass reads them.
+  std::vector<std::int16_t> luma_packed_, chroma_packed_;
 };
 
 }  // namespace omni
