@@ -6,9 +6,7 @@ the pipeline does it. Every number is a mean over clips with its standard error.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 import tempfile
 import time
 from collections import defaultdict
@@ -18,43 +16,40 @@ from typing import Any, Protocol
 
 import numpy as np
 from omni_sdk.config import GenerationConfig, SamplingConfig
-from omni_sdk.demo import facts, texts
+from omni_sdk.demo import texts
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.evaluate import Statistic, statistic
-from omni_sdk.demo.render import box, object_map
 from omni_sdk.demo.scene import Scene, make_scene
 from omni_sdk.demo.world import (
-    COLORS,
-    DURATION_SECONDS,
     NEXT,
-    SHAPES,
     STEP_SECONDS,
     STEPS,
     Rules,
     held_out_seed,
 )
 from omni_sdk.dus.grounder import ThinkerGrounder
-from omni_sdk.errors import ModelOutputError
-from omni_sdk.grs.parser import parse_answer
 from omni_sdk.grs.processor import Processor, load_tokenizer
 from omni_sdk.grs.reasoner import ThinkerReasoner
 from omni_sdk.hf.checkpoint import load_thinker
 from omni_sdk.hf.thinker import HfThinker
 from omni_sdk.media.observe import observe
 from omni_sdk.media.source import open_source
-from omni_sdk.metrics.boxes import box_iou
-from omni_sdk.metrics.spans import coverage_iou
-from omni_sdk.stages import Image, Observation, Segment
+from omni_sdk.stages import Image, Observation
 from omni_sdk.timing import Stopwatch
 
+from omni_training.nano.marks import (
+    SIZE,
+    draw_descriptions,
+    mark_answer,
+    mark_box,
+    middle_step,
+    read_answer,
+)
 from omni_training.nano.pictures import frames
-from omni_training.nano.rows import MIN_VISIBLE, RowMaker
+from omni_training.nano.rows import RowMaker
 
 BATCH = 50
-SIZE = (384, 384)
-"""(height, width) of the clips; boxes are compared at this size."""
 FPS = 8.0
-_ENTRY = re.compile(rf" ({'|'.join(COLORS)}) ({'|'.join(SHAPES)}) (left|right|still) ")
 
 
 class Showing(Protocol):
@@ -179,14 +174,14 @@ class Examiner:
                     clip = self._show(scene, Path(folder), mp4=mp4)
                     picture = clip.image(step)
                     clip.close()
-                    for kind, name in _descriptions(scene, step, rng):
+                    for kind, name in draw_descriptions(scene, step, rng):
                         asked.append((scene, step, kind, name))
                         images.append(picture)
                 names = [texts.describe(name) for _, _, _, name in asked]
                 for item, boxes, picture in zip(
                     asked, self.grounder.ground(images, names), images, strict=True
                 ):
-                    _score_box(*item, [b.box_xyxy for b in boxes], picture.shape[0], values)
+                    mark_box(*item, [b.box_xyxy for b in boxes], picture.shape[0], values)
         return {name: statistic(v) for name, v in values.items()}
 
     def _show(self, scene: Scene, folder: Path, *, mp4: bool) -> Showing:
@@ -203,19 +198,19 @@ class Examiner:
         ]
         room = self.processor.spec.prompts.max_new_tokens
         replies = self.thinker.generate(requests, GenerationConfig(max_new_tokens=room))
-        answers = [_parse(reply.text) for reply in replies]
+        answers = [read_answer(reply.text) for reply in replies]
         wanted = [
             (row, segment) for row, (_, found) in enumerate(answers) for segment in found or ()
         ]
-        pictures = [shown[row].image(_middle(segment)) for row, segment in wanted]
+        pictures = [shown[row].image(middle_step(segment)) for row, segment in wanted]
         grounded = self.grounder.ground(pictures, [segment.description for _, segment in wanted])
         boxes: dict[tuple[int, str], tuple[int, Any]] = {}
         for (row, segment), found_boxes, picture in zip(wanted, grounded, pictures, strict=True):
             scaled = [b.box_xyxy * (SIZE[0] / picture.shape[0]) for b in found_boxes]
-            boxes[row, segment.description] = (_middle(segment), scaled[0] if scaled else None)
+            boxes[row, segment.description] = (middle_step(segment), scaled[0] if scaled else None)
         for row, (scene, (thinking, found)) in enumerate(zip(scenes, answers, strict=True)):
             mine = {d: b for (r, d), b in boxes.items() if r == row}
-            yield _score(scene, thinking, found, mine)
+            yield mark_answer(scene, thinking, found, mine)
 
 
 def evaluate_into(
@@ -277,112 +272,3 @@ def format_row(family: str, row: dict[str, Statistic]) -> str:
     """Return a line of a table: the family and each measure with its standard error."""
     cells = [f"{name} {s.mean:.3f}+-{s.standard_error:.3f}" for name, s in row.items()]
     return f"{family:<11}" + "  ".join(cells)
-
-
-def _parse(text: str) -> tuple[str, tuple[Segment, ...] | None]:
-    """Return thinking and segments; None where the text cannot be read."""
-    try:
-        parsed = parse_answer(text, DURATION_SECONDS)
-    except ModelOutputError:
-        return "", None
-    return parsed.thinking, parsed.segments
-
-
-def _middle(segment: Segment) -> int:
-    """Return the step in the middle of a segment."""
-    return min(STEPS - 1, int((segment.start_seconds + segment.end_seconds) / 2 / STEP_SECONDS))
-
-
-def _score(
-    scene: Scene,
-    thinking: str,
-    found: tuple[Segment, ...] | None,
-    boxes: dict[str, tuple[int, Any]],
-) -> dict[str, float]:
-    scores = {"format": float(found is not None)}
-    segments = {s.description: s for s in found or ()}
-    true = {texts.describe(scene.objects[i].name): (i, span) for i, span in scene.answers}
-    scores["exact"] = float(found is not None and set(segments) == set(true))
-    scores["absent"] = float(found == ())
-    seen = _ENTRY.findall(thinking.split(" last ")[0])
-    truth = [scene.objects[i] for i in facts.in_order(scene)]
-    scores["listed"] = float([s[:2] for s in seen] == [(o.color, o.shape) for o in truth])
-    scores["motion"] = float(seen == [(o.color, o.shape, o.direction) for o in truth])
-    if not true:
-        return scores
-    spans, overlaps = [], []
-    for description, (index, span) in true.items():
-        segment = segments.get(description)
-        if segment is None:
-            spans.append(0.0)
-            overlaps.append(0.0)
-            continue
-        times = [(segment.start_seconds, segment.end_seconds)]
-        spans.append(coverage_iou(times, [(span[0] * STEP_SECONDS, span[1] * STEP_SECONDS)]))
-        step, predicted = boxes[description]
-        real = box(scene, step * STEP_SECONDS, SIZE, index)
-        both = predicted is not None and real is not None
-        overlaps.append(float(box_iou([predicted], [real])[0, 0]) if both else 0.0)
-    return scores | {"span_iou": float(np.mean(spans)), "box_iou": float(np.mean(overlaps))}
-
-
-def _descriptions(scene: Scene, step: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Return one description of each kind that a frame allows: present, half and absent."""
-    seen = object_map(scene, step * STEP_SECONDS, SIZE)
-    kinds: list[tuple[str, str]] = []
-    areas = np.bincount(seen.ravel(), minlength=len(scene.objects) + 1)[1:]
-    full = [_own_area(scene, step, i) for i in range(len(scene.objects))]
-    clear = [i for i in range(len(areas)) if areas[i] and areas[i] >= MIN_VISIBLE * full[i]]
-    visible = [scene.objects[i] for i in range(len(areas)) if areas[i]]
-    if clear:
-        chosen = scene.objects[clear[int(rng.integers(len(clear)))]]
-        kinds.append(("present", chosen.name))
-    names = [f"{c} {s}" for c in COLORS for s in SHAPES]
-    taken = {o.name for o in visible}
-    colors, shapes = {o.color for o in visible}, {o.shape for o in visible}
-    half = [
-        n for n in names
-        if n not in taken and (n.split()[0] in colors or n.split()[1] in shapes)
-    ]  # fmt: skip
-    none = [n for n in names if n.split()[0] not in colors and n.split()[1] not in shapes]
-    for kind, choice in (("half", half), ("absent", none)):
-        if choice:
-            kinds.append((kind, choice[int(rng.integers(len(choice)))]))
-    return kinds
-
-
-def _own_area(scene: Scene, step: int, index: int) -> int:
-    """Return the pixels that an object would show with nothing in front of it."""
-    item = scene.objects[index]
-    if not item.visible(step * STEP_SECONDS):
-        return 1
-    lone = dataclasses.replace(scene, objects=(item,), target=None, span=None, second_answer=None)
-    return int((object_map(lone, step * STEP_SECONDS, SIZE) > 0).sum())
-
-
-def _score_box(
-    scene: Scene,
-    step: int,
-    kind: str,
-    name: str,
-    boxes: list[Any],
-    side: int,
-    values: dict[str, list[float]],
-) -> None:
-    if kind != "present":
-        values["absent_half" if kind == "half" else "absent"].append(float(not boxes))
-        return
-    truth = {
-        item.name: b
-        for i, item in enumerate(scene.objects)
-        if (b := box(scene, step * STEP_SECONDS, SIZE, i)) is not None
-    }
-    values["found"].append(float(bool(boxes)))
-    if not boxes:
-        values["box_iou"].append(0.0)
-        return
-    predicted = boxes[0] * (SIZE[0] / side)
-    overlaps = {n: float(box_iou([predicted], [b])[0, 0]) for n, b in truth.items()}
-    values["box_iou"].append(overlaps[name])
-    if len(truth) > 1:
-        values["picked"].append(float(max(overlaps, key=lambda n: overlaps[n]) == name))
