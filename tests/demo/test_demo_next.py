@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -168,3 +169,16 @@ def test_the_grammar_of_a_listing() -> None:
     entry = f" {stopper.name} {stopper.direction} {start} {end} stops {stop}"
     assert entry in texts.listing(scene)
     assert f" stops {stopper.color} left " in texts.digest(scene)
+
+
+def test_scenes_are_those_that_the_model_is_trained_and_examined_on(
+    scenes: dict[str, list[Scene]],
+) -> None:
+    """A digest of what is asked, said, shown and heard in the first 20 clips of each family."""
+    digest = hashlib.sha256()
+    for family in FAMILIES:
+        for scene in scenes[family][:20]:
+            paths = [tuple(round(v, 6) for v in o.start_xy + o.velocity_xy) for o in scene.objects]
+            line = f"{scene.query}|{texts.grs_answer(scene)}|{paths}|{scene.noise_seed}\n"
+            digest.update(line.encode())
+    assert digest.hexdigest()[:32] == "49f172ff6f6b7a59d5420a4a5c509ba8"

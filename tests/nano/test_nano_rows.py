@@ -117,3 +117,13 @@ def test_absent_descriptions_match_half(learner: Any) -> None:
                 assert 0 <= box[0] < box[2] <= 96
                 assert 0 <= box[1] < box[3] <= 96
     assert half / absent > 0.6
+
+
+def test_half_of_the_patch_filters_see_just_change(learner: Any) -> None:
+    """A pair of equal frames leaves them silent, whatever it shows."""
+    filters = learner.thinker.model.visual.patch_embed.proj.weight
+    half = len(filters) // 2
+    still = torch.rand(3, 1, 8, 8).expand(3, 2, 8, 8)
+    responses = (filters * still).sum((1, 2, 3, 4))
+    assert responses[half:].abs().max() < 1e-5
+    assert responses[:half].abs().max() > 0.1
