@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omni_training.nano.packing import IGNORE, pack_rows
 from omni_training.nano.pictures import frames
-from omni_training.nano.rows import IGNORE
 from omni_training.nano.vocabulary import UNKNOWN
 
 from omni_sdk.demo import texts
@@ -58,9 +58,7 @@ def test_packed_descriptions_equal_transformers_on_each_alone(learner: Any, toke
     asked = maker.descriptions(rng, scene, step, 4, 0.7)
     patches: list[Any] = []
     row = maker._grounder_row(scene, step, asked, np.random.default_rng(1), patches)
-    from omni_training.nano.rows import _pack
-
-    batch = _pack([row], packed=True, patches=torch.from_numpy(patches[0]))
+    batch = pack_rows([row], packed=True, patches=torch.from_numpy(patches[0]))
     with torch.no_grad():
         states = learner.states(batch)[0][0]
     image = frames(scene, [step], 96, np.random.default_rng(1))[0]
@@ -119,3 +117,13 @@ def test_absent_descriptions_match_half(learner: Any) -> None:
                 assert 0 <= box[0] < box[2] <= 96
                 assert 0 <= box[1] < box[3] <= 96
     assert half / absent > 0.6
+
+
+def test_half_of_the_patch_filters_see_just_change(learner: Any) -> None:
+    """A pair of equal frames leaves them silent, whatever it shows."""
+    filters = learner.thinker.model.visual.patch_embed.proj.weight
+    half = len(filters) // 2
+    still = torch.rand(3, 1, 8, 8).expand(3, 2, 8, 8)
+    responses = (filters * still).sum((1, 2, 3, 4))
+    assert responses[half:].abs().max() < 1e-5
+    assert responses[:half].abs().max() > 0.1

@@ -19,9 +19,18 @@ def run(arguments: argparse.Namespace) -> int:
     """
     torch.set_num_threads(arguments.threads)
     if arguments.evaluate is not None:
-        from omni_training.nano.evaluate import evaluate_command
+        from omni_training.nano.evaluate import evaluate_into
 
-        return evaluate_command(arguments)
+        path = evaluate_into(
+            arguments.out,
+            arguments.evaluate,
+            clips=arguments.clips,
+            mp4=arguments.mp4,
+            device=arguments.device,
+            say=lambda line: print(line, flush=True),
+        )
+        print(path)
+        return 0
     config = NanoConfig(seed=arguments.seed).scaled(arguments.minutes_scale)
     final = train(
         arguments.out,

@@ -102,14 +102,14 @@ class NanoConfig:
 
     seed: int = 1
     model: ModelConfig = field(default_factory=ModelConfig)
-    dense: StageConfig = StageConfig(steps=3600, learning_rate=2.5e-3, report=300)
+    dense: StageConfig = StageConfig(steps=4800, learning_rate=2.5e-3, report=400)
     sound: StageConfig = StageConfig(steps=300, learning_rate=2e-3, report=100)
     text: StageConfig = StageConfig(steps=700, learning_rate=1.7e-3, report=150)
     sft: StageConfig = StageConfig(
         steps=4200, learning_rate=1.5e-3, warmup=80, hold=0.35, report=210
     )
-    pairs: int = 40
-    images: int = 8
+    pairs: int = 24
+    images: int = 6
     image_every: int = 2
     sounds: int = 32
     texts: int = 48

@@ -22,6 +22,7 @@ from omni_training.nano.rows import RowMaker
 _COLOR_NAMES = tuple(COLORS)
 _MOTIONS = ("left", "right", "still")
 _SLOT = 2 + len(SHAPES) + 4 + len(_MOTIONS)
+MOTION_WEIGHT = 3.0
 _MIN_COVER = 0.05
 """Share of a cell that an object must cover to count as present in it."""
 
@@ -71,7 +72,7 @@ class PictureHead(nn.Module):
                 "box": float(distance.mean() * STAGE),
             }
         if moved.any():
-            loss = loss + F.cross_entropy(motion[moved], truth.motion[moved])
+            loss = loss + MOTION_WEIGHT * F.cross_entropy(motion[moved], truth.motion[moved])
             right = (motion.argmax(-1) == truth.motion)[moved]
             scores["motion"] = float(right.float().mean())
         return loss, scores

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from omni_training.nano.rows import IGNORE, token_weights
+from omni_training.nano.packing import IGNORE, token_weights
 
 COORDINATE_DEVIATION = 1.5
 """Of the soft targets, in pixels of an image of 96 pixels; grows with the image."""

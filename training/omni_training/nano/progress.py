@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from omni_training.nano import dense
 from omni_training.nano.config import NanoConfig
-from omni_training.nano.rows import IGNORE, Batch
+from omni_training.nano.packing import IGNORE, Batch
 from omni_training.nano.stages import Learner
 from omni_training.nano.vocabulary import BOX_OPENER, stamps
 
@@ -53,7 +53,7 @@ class DevelopmentSet:
         if stage == "dense":
             found = {}
             for prefix, batch in (("pair", self._pairs), ("image", self._images)):
-                _, scores = learner._picture_loss(*batch)
+                _, scores = learner.picture_loss(*batch)
                 found |= {f"{prefix}_{k}": v for k, v in scores.items()}
             return found
         if stage == "sound":
@@ -68,7 +68,7 @@ class DevelopmentSet:
 
     def _predict(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.int64]]:
         states = self._learner.states(batch)[0]
-        _, best = self._learner._token_loss(batch, states)
+        _, best = self._learner.loss_of_tokens(batch, states)
         predicted = np.full(batch.targets.shape, IGNORE)
         predicted[(batch.targets != IGNORE).numpy()] = best.cpu().numpy()
         return predicted

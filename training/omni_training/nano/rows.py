@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omni_sdk.demo import facts, texts
+from omni_sdk.demo import texts
 from omni_sdk.demo.render import object_map
 from omni_sdk.demo.scene import Scene, draw_scene
 from omni_sdk.demo.sound import waveform
@@ -17,52 +16,17 @@ from omni_sdk.grs.processor import Processor
 from omni_sdk.media.clock import Clock
 from omni_sdk.stages import Observation
 from tokenizers import Tokenizer
-from torch import Tensor
 
-from omni_training.nano.model import END, PAD, START
+from omni_training.nano.model import END, START
+from omni_training.nano.packing import IGNORE, Batch, Row, make_row, pack_rows
 from omni_training.nano.pictures import frames, step_seconds
-from omni_training.nano.vocabulary import GLUE
 
-IGNORE = -100
-GLUE_WEIGHT = 0.1
+STAGE_SIDE = 384
+"""Side in pixels of the clips that the demo writes; only its aspect matters here."""
 MIN_VISIBLE = 0.25
 """Share of an object's area that must be seen for the grounder to be asked to find it."""
 
 _MATCHABLE = (*COLORS, *SHAPES)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows for one step.
-
-    Attributes:
-        ids: (B, L) int64.
-        positions: (3, B, L) int64.
-        targets: (B, L) int64, the next token where a loss is wanted, else `IGNORE`.
-        mask: (B, 1, L, L) bool; None: causal.
-        patches: (N, P) float32 of all pictures; None: no pictures.
-        mel: (B, bins, frames) float32; None: no sound.
-        scenes: shown, for auxiliary targets.
-        steps: of the event grid at which the grounder's frames are shown.
-    """
-
-    ids: Tensor
-    positions: Tensor
-    targets: Tensor
-    mask: Tensor | None = None
-    patches: Tensor | None = None
-    mel: Tensor | None = None
-    scenes: tuple[Scene, ...] = ()
-    steps: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class _Row:
-    ids: list[int]
-    positions: NDArray[np.int64]
-    targets: list[int]
-    segments: list[int]
-    """0 for what every segment sees, else the number of the segment."""
 
 
 class RowMaker:
@@ -103,10 +67,10 @@ class RowMaker:
         for scene in scenes:
             request = self.processor.reason_request(self.observation(scene, rng), scene.query)
             reply = [*self.encode(texts.grs_answer(scene)), END]
-            rows.append(_row(request.input_ids, request.position_ids, reply))
+            rows.append(make_row(request.input_ids, request.position_ids, reply))
             patches.append(request.vision[0].pixel_values)
             mels.append(request.mel[0])
-        return _pack(
+        return pack_rows(
             rows,
             patches=torch.from_numpy(np.concatenate(patches)),
             mel=torch.from_numpy(np.stack(mels)),
@@ -124,7 +88,7 @@ class RowMaker:
             rows.append(self._grounder_row(scene, step, asked, rng, patches))
             scenes.append(scene)
             steps.append(step)
-        return _pack(
+        return pack_rows(
             rows,
             packed=True,
             patches=torch.from_numpy(np.concatenate(patches)),
@@ -194,12 +158,12 @@ class RowMaker:
                     free += [True, True, *[False] * (len(chain) - 2)]
             ids = self._text_prompt(scene.query)
             positions = np.broadcast_to(np.arange(len(ids)), (3, len(ids)))
-            row = _row(np.array(ids), positions, listing + reply)
+            row = make_row(np.array(ids), positions, listing + reply)
             for place, skip in enumerate([True] * len(listing) + free):
                 if skip:
                     row.targets[len(ids) - 1 + place] = IGNORE
             rows.append(row)
-        return _pack(rows)
+        return pack_rows(rows)
 
     def _drill_words(self, rng: np.random.Generator, scene: Scene, count: int) -> list[str]:
         """Draw deciding words, as many of what is there as of what is not."""
@@ -223,15 +187,15 @@ class RowMaker:
         asked: Sequence[tuple[str, tuple[int, int, int, int] | None]],
         rng: np.random.Generator,
         patches: list[NDArray[np.float32]],
-    ) -> _Row:
+    ) -> Row:
         image = frames(scene, [step], self._image_side, rng)[0]
-        row: _Row | None = None
+        row: Row | None = None
         shared = 0
         for number, (name, box) in enumerate(asked):
             description = texts.describe(name)
             request, _ = self.processor.ground_request(image, description)
             reply = [*self.encode(texts.grounder_answer(description, box)), END]
-            single = _row(request.input_ids, request.position_ids, reply)
+            single = make_row(request.input_ids, request.position_ids, reply)
             if row is None:
                 patches.append(request.vision[0].pixel_values)
                 end = self.processor.spec.tokens.vision_end
@@ -245,55 +209,6 @@ class RowMaker:
             row.segments += [number + 1] * (len(single.ids) - shared)
         assert row is not None
         return row
-
-
-STAGE_SIDE = 384
-"""Side in pixels of the clips that the demo writes; only its aspect matters here."""
-
-
-def token_weights(tokenizer: Tokenizer) -> Tensor:
-    """Return (V,) loss weights: 1 for what is decided, `GLUE_WEIGHT` for what follows of itself."""
-    weights = torch.ones(tokenizer.get_vocab_size())
-    glue = {i for piece in GLUE if (i := tokenizer.token_to_id(piece)) is not None}
-    glue -= {tokenizer.token_to_id('"}]'), tokenizer.token_to_id('"},{"start_time":"')}
-    weights[sorted(glue | {PAD, END})] = GLUE_WEIGHT
-    return weights
-
-
-def _row(ids: NDArray[np.int64], positions: NDArray[np.int64], reply: list[int]) -> _Row:
-    """Join prompt and reply; targets are shifted, so that place i predicts token i + 1."""
-    follow = int(positions.max()) + 1 + np.arange(len(reply))
-    targets = [IGNORE] * (len(ids) - 1) + reply + [IGNORE]
-    whole = np.concatenate([positions, np.broadcast_to(follow, (3, len(reply)))], axis=1)
-    return _Row([*ids.tolist(), *reply], whole, targets, [0] * (len(ids) + len(reply)))
-
-
-def _pack(
-    rows: Sequence[_Row],
-    *,
-    packed: bool = False,
-    patches: Tensor | None = None,
-    mel: Tensor | None = None,
-    scenes: tuple[Scene, ...] = (),
-    steps: tuple[int, ...] = (),
-) -> Batch:
-    """Pad rows on the right; padding is never attended to by what comes before it."""
-    length = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), length), PAD)
-    targets = torch.full((len(rows), length), IGNORE)
-    positions = torch.zeros(3, len(rows), length, dtype=torch.long)
-    segments = torch.full((len(rows), length), -1)
-    for i, row in enumerate(rows):
-        end = len(row.ids)
-        ids[i, :end] = torch.tensor(row.ids)
-        targets[i, :end] = torch.tensor(row.targets)
-        positions[:, i, :end] = torch.from_numpy(row.positions)
-        segments[i, :end] = torch.tensor(row.segments)
-    mask = None
-    if packed:
-        same = segments[:, :, None] == segments[:, None, :]
-        mask = (same | (segments == 0)[:, None, :]).tril()[:, None]
-    return Batch(ids, positions, targets, mask, patches, mel, scenes, steps)
 
 
 def _full_area(shape: str, radius: int, side: int) -> float:
@@ -310,6 +225,3 @@ def _full_area(shape: str, radius: int, side: int) -> float:
 def _tight_box(pixels: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     ys, xs = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
     return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
-
-
-__all__ = ["Batch", "RowMaker", "facts", "token_weights"]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from omni_training.nano import dense
 from omni_training.nano.config import NanoConfig
 from omni_training.nano.losses import TokenLoss
-from omni_training.nano.rows import Batch, RowMaker
+from omni_training.nano.packing import Batch
+from omni_training.nano.rows import RowMaker
 from omni_training.nano.table import TableHead, table_truth
 from omni_training.nano.towers import hear, read, see
 
@@ -107,12 +108,13 @@ class Learner(nn.Module):
         else:
             patches, grid, truth = dense.pair_batch(rng, self.maker, config.pairs)
             prefix = "pair_"
-        loss, scores = self._picture_loss(patches, grid, truth)
+        loss, scores = self.picture_loss(patches, grid, truth)
         return loss, {prefix + k: v for k, v in scores.items()}
 
-    def _picture_loss(
+    def picture_loss(
         self, patches: Tensor, grid: int, truth: dense.PictureTargets
     ) -> tuple[Tensor, Scores]:
+        """Return the dense loss of a batch of pictures, and what is right."""
         device = self.pictures.linear.weight.device
         tokens = see(self.thinker.model.visual, patches.to(device), grid)
         return self.pictures.loss(tokens.flatten(0, 1), _to(truth, device))
@@ -128,7 +130,7 @@ class Learner(nn.Module):
     ) -> tuple[Tensor, Scores]:
         count = self.config.texts_beside if stage == "sft" else self.config.texts
         batch = self.maker.words(rng, count, self.config.drills)
-        loss, _ = self._token_loss(batch, self.states(batch)[0])
+        loss, _ = self.loss_of_tokens(batch, self.states(batch)[0])
         return loss, {"text_loss": float(loss.detach())}
 
     def _sft(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
@@ -139,7 +141,7 @@ class Learner(nn.Module):
         if kind == "g":
             batch = self.maker.reasoner(rng, config.clips)
             last, tapped, _ = self.states(batch)
-            loss, _ = self._token_loss(batch, last)
+            loss, _ = self.loss_of_tokens(batch, last)
             ends = self.row_ends(batch)
             truth = table_truth(batch.scenes, len(ends)).to(last.device)
             table, _ = self.table.loss(tapped[:, ends], truth)
@@ -147,7 +149,7 @@ class Learner(nn.Module):
             return loss + config.table_weight * table, scores
         batch = self.maker.grounder(rng, config.frames, config.descriptions, config.absent_half)
         last, _, pictures = self.states(batch)
-        loss, _ = self._token_loss(batch, last)
+        loss, _ = self.loss_of_tokens(batch, last)
         if self._frozen_towers:
             return loss, {"ground_loss": float(loss.detach())}
         assert pictures is not None
@@ -161,7 +163,8 @@ class Learner(nn.Module):
         scores = {"ground_loss": float(loss.detach()), "picture_loss": float(seen.detach())}
         return loss + config.dense_weight * seen, scores
 
-    def _token_loss(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_of_tokens(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of a batch's targets and the most likely token for each of them."""
         return self.token_loss(self.thinker.lm_head, states, batch.targets.to(states.device))
 
 
