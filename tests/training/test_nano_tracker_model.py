@@ -21,7 +21,7 @@ from omni_sdk.hf.tracker import HfTracker
 from omni_sdk.stages import KeyframePrompt, TrackerFrame
 
 SIZES = TrackerSizes(
-    image_size=96, channels=64, widths=(8, 16, 24, 32), blocks=(1, 1, 2, 1), heads=(1, 1, 2, 2)
+    image_size=96, channels=128, widths=(8, 16, 24, 32), blocks=(1, 1, 2, 1), heads=(1, 1, 2, 2)
 )
 LENGTH = 6
 
@@ -136,10 +136,14 @@ def test_the_default_model_has_about_two_million_weights() -> None:
     assert 1_500_000 < count < 2_500_000
 
 
-@pytest.mark.parametrize("bad", [{"image_size": 100}, {"image_size": 64}, {"channels": 96}])
+@pytest.mark.parametrize(
+    "bad", [{"image_size": 100}, {"image_size": 64}, {"channels": 96}, {"channels": 64}]
+)
 def test_sizes_that_cannot_be_are_refused(bad) -> None:
     with pytest.raises(ValueError, match="multiple"):
         dataclasses.replace(SIZES, **bad)
+    with pytest.raises(ValueError, match="rise"):
+        dataclasses.replace(SIZES, widths=(8, 8, 16, 32))
 
 
 def test_stages_that_cannot_be_are_refused() -> None:

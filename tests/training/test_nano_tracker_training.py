@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from omni_training.nano import tracker as training
-from omni_training.nano.tracker import draw_step, learning_rate, train_tracker
+from omni_training.nano.tracker import draw_step, forward, learning_rate, train_tracker
 from omni_training.nano.tracker_checkpoint import FILE, fingerprint, load_progress
+from omni_training.nano.tracker_command import add_tracker_arguments, main, settings
 from omni_training.nano.tracker_config import StageConfig, TrackerConfig, TrackerSizes
 from omni_training.nano.tracker_evaluate import (
     TrackScore,
@@ -19,18 +22,20 @@ from omni_training.nano.tracker_evaluate import (
     evaluate_files,
     summarise_tracks,
 )
+from omni_training.nano.tracker_model import new_model
+from omni_training.nano.tracker_unroll import TrackerUnroll
 from omni_training.safety import TrainingDivergedError
 
 from omni_sdk.errors import BundleError
 from omni_sdk.hf.sam2_checkpoint import load_model
 
 SIZES = TrackerSizes(
-    image_size=96, channels=64, widths=(8, 16, 24, 32), blocks=(1, 1, 1, 1), heads=(1, 1, 2, 2)
+    image_size=96, channels=128, widths=(8, 16, 24, 32), blocks=(1, 1, 1, 1), heads=(1, 1, 2, 2)
 )
 CONFIG = TrackerConfig(
     sizes=SIZES,
-    box=StageConfig(40, 6, 3, (1, 1), 3e-3, 0.1, balance=(1.0, 0.5)),
-    clip=StageConfig(6, 2, 2, (2, 4), 1e-3, 0.1, own_presence_share=0.5, single_frame_share=0.3),
+    box=StageConfig(15, 6, 3, (1, 1), 3e-3, 0.1, balance=(1.0, 0.8)),
+    clip=StageConfig(4, 2, 2, (2, 4), 5e-4, 0.1, own_presence_share=0.5, single_frame_share=0.3),
     evaluate_every=1000,
     evaluation_clips=1,
 )
@@ -55,11 +60,26 @@ def weights(out: Path) -> dict:
     return torch.load(out / FILE, weights_only=True)["model"]
 
 
+def box_loss(model) -> float:
+    """Of clips that were not trained on."""
+    unroll = TrackerUnroll(model)
+    with torch.no_grad():
+        losses = [
+            forward(unroll, draw_step(CONFIG, "box", n)[0], CONFIG.box, 0, "box", trusting=False)
+            for n in range(1000, 1002)
+        ]
+    return float(np.mean([loss.mask for loss in losses]))
+
+
 def test_boxes_are_learnt(trained) -> None:
-    steps = [r for r in log(trained) if r["stage"] == "box" and "loss" in r]
-    assert [r["step"] for r in steps] == [25, 40]
-    assert steps[-1]["mask"] < 0.8 * steps[0]["mask"]
-    assert all(np.isfinite(r["gradient"]) for r in log(trained) if "gradient" in r)
+    steps = [r for r in log(trained) if "loss" in r]
+    assert [(r["stage"], r["step"]) for r in steps] == [("box", 15), ("clip", 4)]
+    assert all(np.isfinite(list(r.values())[2:]).all() for r in steps)
+    # measured: 2.5 before, 1.2 after 15 steps of the first stage
+    before, after = (
+        box_loss(model.eval()) for model in (new_model(SIZES, 0), load_model(trained / "tracker"))
+    )
+    assert after < 0.65 * before
 
 
 def test_the_model_is_a_checkpoint_of_transformers(trained) -> None:
@@ -69,11 +89,10 @@ def test_the_model_is_a_checkpoint_of_transformers(trained) -> None:
         assert torch.equal(model.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize("stops", [(3, 42), (40,)])
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(trained, tmp_path, stops) -> None:
-    """Within the first stage, at its end, and within the second."""
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(trained, tmp_path) -> None:
+    """Stopped within the first stage, at its end, and within the second."""
     done = 0
-    for stop in stops:
+    for stop in (3, 15, 17):
         assert (
             train_tracker(CONFIG, tmp_path, resume=True, say=quiet, stop_after=stop - done) is None
         )
@@ -81,6 +100,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(trained, tmp_path, s
     assert train_tracker(CONFIG, tmp_path, resume=True, say=quiet) == tmp_path / "tracker"
     expected, found = weights(trained), weights(tmp_path)
     assert expected.keys() == found.keys()
+    assert [(r["stage"], r["step"]) for r in log(tmp_path)] == [
+        (r["stage"], r["step"]) for r in log(trained)
+    ]
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
@@ -88,6 +110,14 @@ def test_a_finished_run_is_not_run_again(trained) -> None:
     before = (trained / "tracker.jsonl").read_text()
     assert train_tracker(CONFIG, trained, resume=True, say=quiet) == trained / "tracker"
     assert (trained / "tracker.jsonl").read_text() == before
+
+
+def test_steps_that_are_done_again_are_logged_once(trained, tmp_path) -> None:
+    (tmp_path / FILE).write_bytes((trained / FILE).read_bytes())
+    lines = (trained / "tracker.jsonl").read_text()
+    (tmp_path / "tracker.jsonl").write_text(lines + '{"stage": "clip", "step": 5}\n')
+    train_tracker(CONFIG, tmp_path, resume=True, say=quiet)
+    assert (tmp_path / "tracker.jsonl").read_text() == lines
 
 
 def test_another_seed_gives_other_clips() -> None:
@@ -179,6 +209,19 @@ def test_clips_are_judged_from_arrays_and_from_files(trained) -> None:
     assert arrays.keys() == files.keys() | {"j_after_absence"} & arrays.keys()
     assert abs(arrays["j_prompted"] - files["j_prompted"]) < 0.2
     assert 0 <= evaluate_clips(model, clips=1, frames=4, last=True, error=0.1)["j_visible"] <= 1
+
+
+def test_the_command_trains_and_judges(trained, tmp_path, capsys) -> None:
+    assert main(["--out", str(tmp_path / "none"), "--evaluate"]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    shutil.copytree(trained / "tracker", tmp_path / "tracker")
+    assert main(["--out", str(tmp_path), "--evaluate", "--clips", "1", "--rules", "shipped"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values.keys() == {"boxes", "true_boxes", "wrong_boxes", "true_boxes_backward"}
+    options = argparse.ArgumentParser()
+    add_tracker_arguments(options)
+    config = settings(options.parse_args(["--out", "x", "--seed", "3", "--clip-steps", "7"]))
+    assert (config.seed, config.clip.steps, config.box) == (3, 7, TrackerConfig().box)
 
 
 def test_it_is_exported_and_tracks_alike(trained, tmp_path) -> None:

@@ -6,11 +6,8 @@ goes on from its checkpoint gives the weights of one that was not (on the same m
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +33,7 @@ from omni_training.nano.tracker_unroll import TrackerUnroll
 from omni_training.safety import save_bad_batch
 
 STAGES = ("box", "clip")
+LOG = "tracker.jsonl"
 LOG_STEPS = 25
 CALIBRATION_FRAMES = 32
 CALIBRATION_STEP = 1 << 40
@@ -76,9 +74,10 @@ def train_tracker(
     progress = load_progress(out, config) if resume else None
     if progress is None:
         progress = Progress(STAGES[0], 0, model.state_dict(), {})
-        (out / "tracker.jsonl").unlink(missing_ok=True)
+        (out / LOG).unlink(missing_ok=True)
     else:
         say(f"tracker: going on in stage {progress.stage} at step {progress.step}")
+        _cut_log(out / LOG, progress)
     model.load_state_dict(progress.model)
     model.to(device).eval()  # it has no dropout
     run = _Run(config, out, model, say, stop_after)
@@ -197,7 +196,7 @@ class _Run:
         self._write({"stage": name, "step": step, "evaluation": True} | values)
 
     def _write(self, record: dict[str, Any]) -> None:
-        with (self._out / "tracker.jsonl").open("a", encoding="utf-8") as file:
+        with (self._out / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self._say(
             "tracker: "
@@ -275,36 +274,18 @@ def make_optimizer(model: nn.Module, config: TrackerConfig) -> torch.optim.AdamW
     return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98))
 
 
+def _cut_log(path: Path, progress: Progress) -> None:
+    """Forget what was logged after a checkpoint: those steps are done again."""
+    if not path.exists():
+        return
+    here = (STAGES.index(progress.stage), progress.step)
+    kept = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if (record := json.loads(line)) and (STAGES.index(record["stage"]), record["step"]) <= here
+    ]
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
 def _generator(config: TrackerConfig, name: str, step: int) -> np.random.Generator:
     return np.random.default_rng((config.seed, STAGES.index(name), step))
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Train a tracker from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m omni_training.nano.tracker")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--box-steps", type=int)
-    parser.add_argument("--clip-steps", type=int)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
-    config = TrackerConfig(seed=arguments.seed)
-    for name in STAGES:
-        steps = getattr(arguments, f"{name}_steps")
-        if steps is not None:
-            stage = dataclasses.replace(getattr(config, name), steps=steps)
-            config = dataclasses.replace(config, **{name: stage})
-
-    def say(line: str) -> None:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
-
-    train_tracker(config, arguments.out, resume=arguments.resume, device=arguments.device, say=say)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

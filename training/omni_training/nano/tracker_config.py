@@ -16,8 +16,10 @@ class TrackerSizes:
 
     Attributes:
         image_size: side of the input in pixels, a multiple of 32.
-        channels: of features, a multiple of 64 (an object pointer is read as `channels / 64` tokens).
-        widths: channels of the encoder's four stages, at 1/4 to 1/32 of the input.
+        channels: of features, a multiple of 64: an object pointer is read as `channels / 64` tokens, 2 or
+            more (transformers fails on 1).
+        widths: channels of the encoder's four stages, at 1/4 to 1/32 of the input; rising (a stage halves
+            the map only where the width changes).
         blocks: transformer blocks of each stage.
         heads: attention heads of each stage.
         attention_layers: layers of the memory attention.
@@ -35,8 +37,10 @@ class TrackerSizes:
             raise ValueError(
                 f"image_size must be a multiple of 32, {STAGE} or more; got {self.image_size}"
             )
-        if self.channels % 64:
-            raise ValueError(f"channels must be a multiple of 64, got {self.channels}")
+        if any(a >= b for a, b in zip(self.widths, self.widths[1:], strict=False)):
+            raise ValueError(f"widths must rise from stage to stage, got {self.widths}")
+        if self.channels % 64 or self.channels < 128:
+            raise ValueError(f"channels must be a multiple of 64, 128 or more; got {self.channels}")
 
 
 @dataclass(frozen=True)
