@@ -85,7 +85,12 @@ class Processor:
         return self._size(height, width, self.spec.vision.image_pixels)
 
     def reason_request(
-        self, observation: Observation, query: str, *, max_new_tokens: int | None = None
+        self,
+        observation: Observation,
+        query: str,
+        *,
+        max_new_tokens: int | None = None,
+        example: str | None = None,
     ) -> ThinkerRequest:
         """Prepare a query for segmentation.
 
@@ -93,12 +98,13 @@ class Processor:
             observation: frames at `frame_size`, clock and sound.
             query: 1 to 4,000 characters without control characters.
             max_new_tokens: room for the reply; None: the manifest's.
+            example: an answer for templates that show one; None: theirs.
 
         Raises:
             QueryError: the query is malformed, or prompt and reply exceed the model's positions.
             MediaError: the sound holds NaN or infinite samples.
         """
-        return self._watch(observation, query, self.spec.prompts.reason, max_new_tokens)
+        return self._watch(observation, query, self.spec.prompts.reason, max_new_tokens, example)
 
     def ask_request(
         self, observation: Observation, question: str, *, max_new_tokens: int | None = None
@@ -141,7 +147,12 @@ class Processor:
         return self._chat.decode(list(ids))
 
     def _watch(
-        self, observation: Observation, query: str, template: str, max_new_tokens: int | None
+        self,
+        observation: Observation,
+        query: str,
+        template: str,
+        max_new_tokens: int | None,
+        example: str | None = None,
     ) -> ThinkerRequest:
         """Prepare a question about a clip."""
         clock = observation.clock
@@ -149,7 +160,9 @@ class Processor:
             raise ValueError(
                 f"{len(observation.frames)} frames do not fit a clock of {clock.num_frames}"
             )
-        text = prompts.render(template, check_query(query), seconds=clock.duration_seconds)
+        text = prompts.render(
+            template, check_query(query), seconds=clock.duration_seconds, example=example
+        )
         pixels, grid = patchify(observation.frames, self.spec.vision)
         sound = self._sound(observation)
         interleaved = sound is not None and self.spec.sampling.audio_in_video

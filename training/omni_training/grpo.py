@@ -148,7 +148,7 @@ def build_trainer(
         args=grpo_config(config, suppress, use_cpu=use_cpu, **values),
         freeze_towers=config.model.freeze_towers,
         reward_funcs=suite.functions(),
-        train_dataset=Dataset.from_list(dataset_rows(ids)),
+        train_dataset=Dataset.from_list(dataset_rows(ids, store)),
         processing_class=tokenizer,
         peft_config=lora_config(config.model),
     )
