@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from omni_sdk.demo import facts
 from omni_sdk.demo.objects import Scene, SceneObject, Tone
@@ -101,7 +102,7 @@ def _draw_plans(rng: np.random.Generator, family: str, rules: Rules) -> list[_Pl
     colors = [_COLOR_NAMES[i] for i in rng.permutation(len(_COLOR_NAMES))[:count]]
     shapes = [SHAPES[i] for i in rng.permutation(len(SHAPES))[:count]]
     if family == "occluded":  # only a circle hides every other shape
-        shapes = [s for s in shapes if s != "circle"][: count - 1] + ["circle"]
+        shapes = [*[s for s in shapes if s != "circle"][: count - 1], "circle"]
     motions = _draw_motions(rng, family, count, rules)
     enter, leave = _draw_visits(rng, count, family)
     plans = [
@@ -204,10 +205,13 @@ def _object(plan: _Plan, at: tuple[float, float], motion: tuple[float, float]) -
     )
 
 
-def _positions(item: SceneObject) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _positions(item: SceneObject) -> NDArray[np.float64]:
     """Return (STEPS, 2) centres in units."""
     steps = np.minimum(np.arange(STEPS), STEPS if item.stop is None else item.stop)
-    return np.array(item.start_xy) + steps[:, None] * STEP_SECONDS * np.array(item.velocity_xy)
+    places: NDArray[np.float64] = np.array(item.start_xy) + steps[
+        :, None
+    ] * STEP_SECONDS * np.array(item.velocity_xy)
+    return places
 
 
 def _crowding(objects: tuple[SceneObject, ...]) -> float:
@@ -240,7 +244,14 @@ def _cross(
         item.start_xy[1] + place[1] - y + float(wobble[1]),
     )
     item = SceneObject(
-        item.color, item.shape, item.radius, moved, item.velocity_xy, item.enter, item.leave, item.stop
+        item.color,
+        item.shape,
+        item.radius,
+        moved,
+        item.velocity_xy,
+        item.enter,
+        item.leave,
+        item.stop,
     )
     seen = _positions(item)[item.enter : item.leave]
     if seen.min() < item.radius or seen.max() > STAGE - item.radius:

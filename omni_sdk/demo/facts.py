@@ -24,7 +24,9 @@ def deciding_word(query: str, rules: Rules = SHIPPED) -> str:
 
 def in_order(scene: Scene) -> list[int]:
     """Return the indices of the objects in the order of `COLORS`."""
-    return sorted(range(len(scene.objects)), key=lambda i: _COLOR_NAMES.index(scene.objects[i].color))
+    return sorted(
+        range(len(scene.objects)), key=lambda i: _COLOR_NAMES.index(scene.objects[i].color)
+    )
 
 
 def matches(scene: Scene, word: str) -> tuple[int, ...]:
@@ -58,7 +60,7 @@ def matches(scene: Scene, word: str) -> tuple[int, ...]:
 
 
 def answers(scene: Scene, word: str) -> list[tuple[int, tuple[int, int]]]:
-    """Return (index, steps [start, end)) of every match: of its tone if the word is of sound, else its visit."""
+    """Return (index, steps [start, end)) of every match: its visit, or its tone if that is asked for."""
     found = []
     for index in matches(scene, word):
         span = (scene.objects[index].enter, scene.objects[index].leave)

@@ -40,9 +40,7 @@ def waveform(scene: Scene, sampling_rate: int = 16_000) -> NDArray[np.float32]:
     offset %= len(table) - count
     wave = table[offset : offset + count] * np.float32(NOISE_AMPLITUDE)
     for tone in scene.tones:
-        start, end = (
-            round(step * STEP_SECONDS * sampling_rate) for step in (tone.start, tone.end)
-        )
+        start, end = (round(step * STEP_SECONDS * sampling_rate) for step in (tone.start, tone.end))
         times = np.arange(end - start, dtype=np.float32) / sampling_rate
         pitch = PITCH_HZ[scene.tone_shape(tone)] * detune
         wave[start:end] += (TONE_AMPLITUDE * np.sin(2 * np.pi * pitch * times)).astype(np.float32)

@@ -59,13 +59,14 @@ def digest(scene: Scene) -> str:
 def lookup(scene: Scene, word: str) -> str:
     """Return the look-up of a deciding word: " target WORD colour shape", or " target WORD none"."""
     via = ""
+    found: tuple[int | None, ...] = ()
     if word == "sound":  # by the rules SHIPPED: the shape that is heard, then who has it
-        found = () if scene.tone is None else (scene.tone.source,)
-        via = "" if scene.tone is None else f" {scene.tone_shape(scene.tone)}"
+        if scene.tone is not None:
+            found, via = (scene.tone.source,), f" {scene.tone_shape(scene.tone)}"
     else:
         found = facts.matches(scene, word)
-    if scene.rules.name == SHIPPED.name:
-        found = found[:1] if len(found) < 2 else (min(i for i in found if i is not None),)
+        if scene.rules.name == SHIPPED.name:
+            found = tuple(sorted(found))[:1]
     names = [scene.objects[i].name for i in found if i is not None] or ["none"]
     return f" target {word}{via} {' '.join(names)}"
 

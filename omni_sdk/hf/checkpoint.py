@@ -7,6 +7,7 @@ preprocessor_config.json of their own keys).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def _read(directory: Path) -> tuple[GrsSpec, Qwen2_5OmniThinkerConfig]:
     value = _read_json(path)
     try:
         nano = "tpatch" in value
-        preset, plain = (NANO, _from_nano(value)) if nano else (QWEN_OMNI, value)
+        preset, plain = (_nano_preset(value), _from_nano(value)) if nano else (QWEN_OMNI, value)
         vision = _vision(config, plain, preset)
         audio = _audio(config, plain, preset)
     except (KeyError, TypeError, ValueError) as e:
@@ -133,6 +134,12 @@ def _from_nano(value: dict[str, Any]) -> dict[str, Any]:
         "sampling_rate": value["sr"],
         "chunk_length": round(value["frames"] / value["fps"]),
     }
+
+
+def _nano_preset(value: dict[str, Any]) -> Preset:
+    """Return the small checkpoints' preset with the sizes at which this one was trained."""
+    low, high = int(value["image_size_lo"]) ** 2, int(value["image_size_hi"]) ** 2
+    return dataclasses.replace(NANO, video_pixels=(low, low), image_pixels=(high, high))
 
 
 def _vision(config: Any, value: dict[str, Any], preset: Preset) -> VisionSpec:

@@ -52,7 +52,7 @@ QWEN_OMNI = Preset(
 """Qwen2.5-Omni and Omni-R1."""
 
 NANO = Preset(
-    # Trained on exactly 16 frames of 48 x 48 and single images of 96 x 96.
+    # Trained on exactly 16 frames and single images; a checkpoint's own sizes replace these.
     video_pixels=(48 * 48, 48 * 48),
     image_pixels=(96 * 96, 96 * 96),
     max_seconds=8.0,
@@ -70,8 +70,8 @@ NANO = Preset(
         reason="nano",
         ask="nano",
         ground="omni-r1-ground",
-        # The longest answers in training are 40 and 11 tokens.
-        max_new_tokens=64,
+        # The longest answers in training have about 75 and 11 tokens.
+        max_new_tokens=96,
         ground_max_new_tokens=32,
     ),
 )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from omni_sdk.errors import OmniError
 
+from omni_training.nano.arguments import add_nano_arguments
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
@@ -60,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--dataset", help="revos, mevis, refavs, refcocog_2k_840 ... (recognised)")
     check.set_defaults(run=_check_data)
+    nano = commands.add_parser("nano", help="make the nano bundle's thinker from nothing")
+    add_nano_arguments(nano)
+    nano.set_defaults(run=_nano)
     return parser
 
 
@@ -87,6 +92,12 @@ def _grpo(arguments: argparse.Namespace) -> int:
         if name in entry:
             print(f"  {name:<14}{float(entry[name]):.5g}")
     return 0
+
+
+def _nano(arguments: argparse.Namespace) -> int:
+    from omni_training.nano import command
+
+    return command.run(arguments)
 
 
 def _check_data(arguments: argparse.Namespace) -> int:

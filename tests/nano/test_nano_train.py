@@ -1,0 +1,129 @@
+"""The whole training at a tiny size: deterministic, resumable, and its checkpoint is one of the SDK's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omni_training.nano.config import STAGES, NanoConfig
+from omni_training.nano.train import FINAL, LOG, RECORD, STATE, NanoStateError, schedule, train
+from omni_training.safety import TrainingDivergedError
+from safetensors.torch import load_file
+
+from omni_sdk.hf.checkpoint import load_thinker
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny training."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert train(folder, tiny_config) == folder / FINAL
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / FINAL / "model.safetensors")
+
+
+def test_every_stage_is_run_and_reported(trained: Path) -> None:
+    entries = [json.loads(line) for line in (trained / LOG).read_text().splitlines()]
+    assert [e["stage"] for e in entries] == ["dense", "dense", "sound", "text", "sft"]
+    last = entries[-1]["development"]
+    assert {"colour", "time", "motion", "lookup", "box_iou", "box_absent"} <= last.keys()
+    assert (trained / "early-40" / "model.safetensors").is_file()
+
+
+def test_the_checkpoint_is_the_sdks(trained: Path, tiny_config: Any) -> None:
+    loaded = load_thinker(trained / FINAL)
+    assert loaded.spec.vision.image_pixels == (96 * 96, 96 * 96)
+    assert loaded.spec.vision.video_pixels == (48 * 48, 48 * 48)
+    assert loaded.model.config.text_config.hidden_size == tiny_config.model.hidden
+    assert sum(f.stat().st_size for f in (trained / FINAL).iterdir()) < 1 << 20
+
+
+def test_the_checkpoint_says_how_it_was_made(trained: Path, tiny_config: Any) -> None:
+    record = json.loads((trained / FINAL / RECORD).read_text())
+    assert record["seed"] == tiny_config.seed
+    assert record["command"].startswith("omni-train nano --out DIR --seed 3")
+    assert record["weights_bytes"] == (trained / FINAL / "model.safetensors").stat().st_size
+    assert record["parameters"] == sum(w.numel() for w in weights(trained).values())
+    assert record["stages"] == {"dense": 4, "sound": 2, "text": 2, "sft": 5}
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    trained: Path, tiny_config: Any, tmp_path: Path
+) -> None:
+    """Stops in the middle of the first and of the last stage."""
+    for steps in (3, 7):
+        assert train(tmp_path, tiny_config, max_steps=steps) is None
+    assert train(tmp_path, tiny_config) is not None
+    again, whole = weights(tmp_path), weights(trained)
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_another_seed_gives_another_model(tiny_config: Any, trained: Path, tmp_path: Path) -> None:
+    train(tmp_path, dataclasses.replace(tiny_config, seed=4), until="dense")
+    other = load_file(tmp_path / STATE)
+    name = "model.thinker.model.visual.merger.mlp.0.weight"
+    assert not torch.equal(other[name], load_file(trained / STATE)[name])
+
+
+def test_each_stage_changes_just_its_part(tiny_config: Any, tmp_path: Path) -> None:
+    before: dict[str, torch.Tensor] = {}
+    parts = {"dense": ".visual.", "sound": ".audio_tower.", "text": "language_model"}
+    for stage, part in parts.items():
+        train(tmp_path, tiny_config, until=stage)
+        now = {
+            k: v for k, v in load_file(tmp_path / STATE).items() if k.startswith("model.thinker")
+        }
+        changed = {k for k in before if not torch.equal(before[k], now[k])}
+        assert all(part in k or (stage == "text" and "lm_head" in k) for k in changed)
+        assert changed or not before
+        before = now
+
+
+def test_a_folder_of_another_training_is_refused(trained: Path, tiny_config: Any) -> None:
+    with pytest.raises(NanoStateError, match="other settings"):
+        train(trained, dataclasses.replace(tiny_config, seed=9))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    tiny_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from omni_training.nano.stages import Learner
+
+    plain = Learner.step
+
+    def broken(self: Any, stage: str, number: int, rng: Any) -> Any:
+        loss, scores = plain(self, stage, number, rng)
+        return (loss * float("nan") if number == 2 else loss), scores
+
+    monkeypatch.setattr(Learner, "step", broken)
+    with pytest.raises(TrainingDivergedError, match="step 2 of stage dense"):
+        train(tmp_path, tiny_config)
+
+
+def test_the_schedule_warms_up_holds_and_falls() -> None:
+    plan = NanoConfig().sft
+    rates = [schedule(plan, n) for n in range(plan.steps)]
+    assert rates[0] == pytest.approx(1 / plan.warmup)
+    assert rates[plan.warmup : int(plan.hold * plan.steps)] == [1.0] * (
+        int(plan.hold * plan.steps) - plan.warmup
+    )
+    assert rates[-1] == pytest.approx(plan.final)
+    assert (np.diff(rates[int(plan.hold * plan.steps) :]) <= 0).all()
+
+
+def test_scaling_changes_the_steps_of_every_stage() -> None:
+    config = NanoConfig().scaled(0.5)
+    for stage in STAGES:
+        assert getattr(config, stage).steps == getattr(NanoConfig(), stage).steps // 2
+    assert NanoConfig().scaled(1.0) == NanoConfig()
+    with pytest.raises(ValueError, match="above 0"):
+        NanoConfig().scaled(0)

@@ -1,0 +1,1 @@
+"""The nano bundle's models, made from nothing on the procedural world."""
