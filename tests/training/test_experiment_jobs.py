@@ -344,6 +344,19 @@ def test_the_command_lines_judges(start: Path, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_plan_measures_every_part(start: Path) -> None:
+    from omni_training.experiment.estimate import estimate
+
+    settings = small(start, num_clips=30, steps=100)
+    found = estimate(settings)
+    assert set(found.per_step) == {*ARMS, CONTROL}
+    assert min(found.per_step.values()) > 0
+    arms = sum(found.per_step[arm] for arm in ARMS) + found.per_step[FULL]
+    assert found.training == pytest.approx(100 * arms)
+    assert found.total > found.training + found.answering + found.judging
+    assert "with --jobs 2" in found.lines(2)[-1]
+
+
 def _stub(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let jobs be little programs that are given their output's path and their name."""
     import subprocess
