@@ -33,7 +33,22 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         DatasetError: the file is missing, too large, damaged, or neither.
         LimitError: more than 2^26 pixels.
     """
-    data, where = _read(path), str(path)
+    return decode_image(_read(path), str(path))
+
+
+def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
+    """Return a JPEG or PNG picture that is in memory, (H, W, 3) uint8 RGB.
+
+    Args:
+        data: the file's bytes.
+        where: what they are, for messages.
+
+    Raises:
+        DatasetError: too large, damaged, or neither.
+        LimitError: more than 2^26 pixels.
+    """
+    if len(data) > MAX_FILE_BYTES:
+        raise DatasetError(f"{where}: expected at most {MAX_FILE_BYTES} bytes, got {len(data)}")
     if data.startswith(png.SIGNATURE):
         png.verify_png(data, where, max_pixels=MAX_PIXELS)
     else:

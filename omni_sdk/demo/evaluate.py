@@ -6,7 +6,7 @@ segmentation by expression does. `j` and `f` follow DAVIS: a frame where both ma
 only one is, 0. `j_visible` and `f_visible` are means over the frames where the target can be seen, so that
 a clip whose target comes late gives nothing away. A clip with a target that is answered "absent" (or whose
 answer cannot be read) scores 0 in all four, empty frames included; a clip without a target scores 1 in `j`
-and `f` exactly if its answer is "absent", else 0.
+and `f` exactly if its answer is "absent", else 0. Where two objects answer, the target is both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.demo.clip import ClipTruth
-from omni_sdk.demo.world import FAMILIES
+from omni_sdk.demo.texts import describe
+from omni_sdk.demo.world import FAMILIES, STEP_SECONDS
 from omni_sdk.metrics.boxes import box_iou
 from omni_sdk.metrics.davis import boundary_f, region_similarity
 from omni_sdk.metrics.spans import coverage_iou
@@ -50,11 +51,12 @@ class ClipScore:
         f: boundary accuracy, mean over all frames.
         j_visible: `j` over the frames where the target can be seen.
         f_visible: `f` over the frames where the target can be seen.
-        right_object: the union of the tracks overlaps the target more (IoU over the whole clip) than any
-            other object, or `right_description` holds.
-        right_description: the first keyframe is described as the target, word for word.
+        right_object: the union of the tracks overlaps each object that answers more (IoU over the whole
+            clip) than any other object, or `right_description` holds.
+        right_description: the first keyframe is described as the target, word for word; where two objects
+            answer, the keyframes are described as just these.
         span_iou: IoU of the time that the keyframes cover with the true span, in real seconds.
-        keyframe_box_iou: IoU with the target's true box, mean over all boxes on all keyframes; 0 without
+        keyframe_box_iou: IoU with the nearest true box, mean over all boxes on all keyframes; 0 without
             a box, or where the target cannot be seen on the keyframe.
         absent_correct: whether a clip without a target is answered "absent".
     """
@@ -108,9 +110,10 @@ def score_clip(result: Result, truth: ClipTruth) -> ClipScore:
     if truth.target is None:
         right = float(result.status == "absent")
         return ClipScore(family, result.status, j=right, f=right, absent_correct=right)
-    description = bool(result.keyframes) and result.keyframes[0].description == truth.description
+    targets = [index for index, _ in truth.scene.answers]
+    description = _right_description(result, truth, targets)
     answered = result.status == "found"
-    frames = _score_frames(result, truth, truth.target) if answered else _FrameScores()
+    frames = _score_frames(result, truth, targets) if answered else _FrameScores()
     return ClipScore(
         family=family,
         status=result.status,
@@ -121,7 +124,7 @@ def score_clip(result: Result, truth: ClipTruth) -> ClipScore:
         right_object=float(frames.right_object or description),
         right_description=float(description),
         span_iou=_span_iou(result, truth),
-        keyframe_box_iou=_keyframe_box_iou(result, truth, truth.target),
+        keyframe_box_iou=_keyframe_box_iou(result, truth, targets),
     )
 
 
@@ -196,14 +199,21 @@ def _check_same_clip(result: Result, truth: ClipTruth) -> None:
             raise ValueError(f"track {track.object_id} is {track.size}, the clip {truth.size}")
 
 
-def _score_frames(result: Result, truth: ClipTruth, target: int) -> _FrameScores:
+def _right_description(result: Result, truth: ClipTruth, targets: Sequence[int]) -> bool:
+    found = [k.description for k in result.keyframes]
+    if len(targets) == 1:
+        return bool(found) and found[0] == truth.description
+    return set(found) == {describe(truth.scene.objects[i].name) for i in targets}
+
+
+def _score_frames(result: Result, truth: ClipTruth, targets: Sequence[int]) -> _FrameScores:
     j, f, visible = [], [], []
     objects = len(truth.scene.objects)
     shared = np.zeros(objects + 1, np.int64)  # pixels of each object inside the prediction
     areas = np.zeros(objects + 1, np.int64)
     for index in range(truth.num_frames):
         ids = truth.object_map(index)
-        predicted, true = _union(result, index, truth), ids == target + 1
+        predicted, true = _union(result, index, truth), np.isin(ids, np.array(targets) + 1)
         shared += np.bincount(ids[predicted], minlength=objects + 1)
         areas += np.bincount(ids.ravel(), minlength=objects + 1)
         j.append(region_similarity(predicted, true))
@@ -211,14 +221,14 @@ def _score_frames(result: Result, truth: ClipTruth, target: int) -> _FrameScores
         visible.append(bool(true.any()))
     # shared.sum() is the predicted area. An object that is never seen has no union to divide by.
     overlaps = shared[1:] / np.maximum(shared.sum() + areas[1:] - shared[1:], 1)
-    others = np.delete(overlaps, target)
+    others = np.delete(overlaps, targets)
     seen = np.array(visible)
     return _FrameScores(
         j=float(np.mean(j)),
         f=float(np.mean(f)),
         j_visible=float(np.mean(np.array(j)[seen])) if seen.any() else 0.0,
         f_visible=float(np.mean(np.array(f)[seen])) if seen.any() else 0.0,
-        right_object=bool(overlaps[target] > max(0.0, others.max(initial=0.0))),
+        right_object=bool(overlaps[targets].min() > max(0.0, others.max(initial=0.0))),
     )
 
 
@@ -233,14 +243,15 @@ def _union(result: Result, frame_index: int, truth: ClipTruth) -> NDArray[np.boo
 
 def _span_iou(result: Result, truth: ClipTruth) -> float:
     predicted = [(k.start_seconds, k.end_seconds) for k in result.keyframes]
-    true = truth.span_seconds
-    return coverage_iou(predicted, [true]) if predicted and true is not None else 0.0
+    true = [tuple(step * STEP_SECONDS for step in span) for _, span in truth.scene.answers]
+    return float(coverage_iou(predicted, true)) if predicted and true else 0.0
 
 
-def _keyframe_box_iou(result: Result, truth: ClipTruth, target: int) -> float:
+def _keyframe_box_iou(result: Result, truth: ClipTruth, targets: Sequence[int]) -> float:
     values = []
     for keyframe in result.keyframes:
-        true = truth.box(keyframe.frame_index, target)
+        boxes = [truth.box(keyframe.frame_index, i) for i in targets]
+        true = [box for box in boxes if box is not None]
         for item in keyframe.objects:
-            values.append(float(box_iou([item.box_xyxy], [true])[0, 0]) if true else 0.0)
+            values.append(float(box_iou([item.box_xyxy], true).max()) if true else 0.0)
     return float(np.mean(values)) if values else 0.0

@@ -101,7 +101,12 @@ class Processor:
         return self._size(height, width, self.spec.vision.image_pixels)
 
     def reason_request(
-        self, observation: Observation, query: str, *, max_new_tokens: int | None = None
+        self,
+        observation: Observation,
+        query: str,
+        *,
+        max_new_tokens: int | None = None,
+        example: str | None = None,
     ) -> ThinkerRequest:
         """Prepare a query for segmentation.
 
@@ -109,12 +114,13 @@ class Processor:
             observation: frames at `frame_size` or patches of `patch_layout`, clock and sound.
             query: 1 to 4,000 characters without control characters.
             max_new_tokens: room for the reply; None: the manifest's.
+            example: an answer for templates that show one; None: theirs.
 
         Raises:
             QueryError: the query is malformed, or prompt and reply exceed the model's positions.
             MediaError: the sound holds NaN or infinite samples.
         """
-        return self._watch(observation, query, self.spec.prompts.reason, max_new_tokens)
+        return self._watch(observation, query, self.spec.prompts.reason, max_new_tokens, example)
 
     def ask_request(
         self, observation: Observation, question: str, *, max_new_tokens: int | None = None
@@ -159,11 +165,18 @@ class Processor:
         return self._chat.decode(list(ids))
 
     def _watch(
-        self, observation: Observation, query: str, template: str, max_new_tokens: int | None
+        self,
+        observation: Observation,
+        query: str,
+        template: str,
+        max_new_tokens: int | None,
+        example: str | None = None,
     ) -> ThinkerRequest:
         """Prepare a question about a clip."""
         clock = observation.clock
-        text = prompts.render(template, check_query(query), seconds=clock.duration_seconds)
+        text = prompts.render(
+            template, check_query(query), seconds=clock.duration_seconds, example=example
+        )
         pixels, grid = self._pixels(observation)
         sound = self._sound(observation)
         interleaved = sound is not None and self.spec.sampling.audio_in_video

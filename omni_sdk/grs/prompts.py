@@ -62,6 +62,11 @@ OMNI_R1 = Template(
 )
 """The variant of Omni-R1 without a fixed count and without an example."""
 
+OMNI_R1_EXAMPLE = Template(
+    OMNI_R1.text + "\nFor example: <think> ... </think> <answer>{example}</answer>"
+)
+"""`OMNI_R1` with an example, as the authors show it in the first samples of each data set."""
+
 REF_AVS = Template(
     "The reference is: {query}\n"
     "First work out which objects make sounds, voices and instruments included, and which object the "
@@ -90,6 +95,7 @@ REF_AVS_GROUND = Template("Please find the bounding box of '{query}' with json f
 TEMPLATES = {
     "omni-r1-force": OMNI_R1_FORCE,
     "omni-r1": OMNI_R1,
+    "omni-r1-example": OMNI_R1_EXAMPLE,
     "ref-avs": REF_AVS,
     "qwen-ask": QWEN_ASK,
     "nano": NANO,
@@ -106,13 +112,14 @@ def template(name: str) -> Template:
         raise BundleError(f"unknown prompt template {name!r}; known: {sorted(TEMPLATES)}") from None
 
 
-def render(name: str, query: str, *, seconds: float = 0.0) -> str:
+def render(name: str, query: str, *, seconds: float = 0.0, example: str | None = None) -> str:
     """Fill in a template.
 
     Args:
         name: of the template.
         query: the question or description; taken as it is, braces and all.
         seconds: length of the clip on the reasoner's clock.
+        example: an answer in the grammar to show; None: `example_answer(seconds)`.
 
     Raises:
         BundleError: no such template.
@@ -121,7 +128,7 @@ def render(name: str, query: str, *, seconds: float = 0.0) -> str:
     return chosen.text.format(
         query=query.lower() if chosen.lower_query else query,
         seconds=f"{seconds:g}",
-        example=example_answer(seconds),
+        example=example_answer(seconds) if example is None else example,
     )
 
 
@@ -129,7 +136,7 @@ def example_answer(seconds: float, count: int = 4) -> str:
     """Return an answer in the grammar: `count` instants in the middles of equal parts of the clip.
 
     The authors draw the example's times at random for each training sample, so that the model does not
-    learn to copy them; here the same clip always gives the same prompt.
+    learn to copy them (`omni_training.prompts`); in use the same clip always gives the same prompt.
     """
     times = [format_time(seconds * (2 * k + 1) / (2 * count)) for k in range(count)]
     items = (

@@ -24,7 +24,9 @@ from omni_training.tiny import SPECIAL, VOCABULARY, tiny_config, tiny_tokenizer
 from omni_sdk.errors import MemoryBudgetError
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
-RUNS = sorted(p for p in CONFIGS.glob("*.yaml") if not p.name.startswith("accelerate_"))
+RUNS = sorted(
+    p for p in CONFIGS.glob("*.yaml") if not p.name.startswith(("accelerate_", "nano_experiment"))
+)
 
 
 def write(folder: Path, value: Any) -> Path:
@@ -220,6 +222,15 @@ def test_a_run_from_a_configuration_ends_and_resumes(
 def test_defaults_are_the_published_run() -> None:
     config: RunConfig = load_config(CONFIGS / "omni_r1_7b_8gpu.yaml")
     plan = make_plan(config)
-    assert plan.steps == 325  # 2,600 videos / 8, omni-r1.md section 1.6
+    assert plan.steps == 775  # (2,600 videos + 1,600 + 2,000) / 8, omni-r1.md section 1.6
     assert config.model.freeze_towers
     assert config.rewards.build().column_weights == (1.0, 1.0, 1.0, 2.0)
+
+
+def test_rollouts_are_by_transformers_or_vllm(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, base(grpo={"rollouts": "vllm"})))
+    values = grpo_config(config, [1], use_cpu=True)
+    assert (values.use_vllm, values.vllm_mode) == (True, "colocate")
+    assert not grpo_config(load_config(write(tmp_path, base())), [1], use_cpu=True).use_vllm
+    with pytest.raises(ConfigError, match=r"grpo\.rollouts"):
+        load_config(write(tmp_path, base(grpo={"rollouts": "vlm"})))

@@ -57,8 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check-data", help="tell what of a data set is there, missing or odd; change nothing"
     )
-    check.add_argument("root", metavar="ROOT", type=Path, help="the data set's folder")
-    check.add_argument("--dataset", required=True, help="revos, mevis, refavs, refcocog_2k_840 ...")
+    check.add_argument(
+        "root", metavar="ROOT", type=Path, help="a data set, or a folder that holds several"
+    )
+    check.add_argument("--dataset", help="revos, mevis, refavs, refcocog_2k_840 ... (recognised)")
     check.set_defaults(run=_check_data)
     nano = commands.add_parser("nano", help="make the nano bundle's thinker from nothing")
     add_nano_arguments(nano)
@@ -99,15 +101,18 @@ def _nano(arguments: argparse.Namespace) -> int:
 
 
 def _check_data(arguments: argparse.Namespace) -> int:
-    from omni_sdk.datasets import DATASETS, check
+    from omni_sdk.datasets import DATASETS
 
-    if arguments.dataset not in DATASETS:
+    from omni_training.check_data import check_root
+
+    if arguments.dataset not in (None, *DATASETS):
         names = ", ".join(DATASETS)
         print(f"omni-train: expected --dataset one of {names}", file=sys.stderr)
         return 2
-    report = check(arguments.root, arguments.dataset)
-    print("\n".join(report.lines()))
-    return 0 if report.ok else 1
+    reports = check_root(arguments.root, arguments.dataset)
+    for report in reports:
+        print("\n".join(report.lines()))
+    return 0 if all(report.ok for report in reports) else 1
 
 
 if __name__ == "__main__":

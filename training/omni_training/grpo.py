@@ -65,7 +65,8 @@ def smoke(config: RunConfig) -> dict[str, Any]:
     """Do one optimiser step of a configuration on the CPU with a random tiny thinker.
 
     Everything of the configuration holds but what the size forces: float32, completions of at most 8
-    tokens, noise for media, and only the parts of the reward that need no detail system.
+    tokens, noise for media, transformers' rollouts, and only the parts of the reward that need no detail
+    system.
     """
     import torch
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
@@ -78,7 +79,11 @@ def smoke(config: RunConfig) -> dict[str, Any]:
             config,
             model=dataclasses.replace(config.model, path=str(path), dtype="float32"),
             grpo=dataclasses.replace(
-                config.grpo, max_steps=1, max_completion_tokens=SMOKE_COMPLETION, save_steps=1000
+                config.grpo,
+                max_steps=1,
+                max_completion_tokens=SMOKE_COMPLETION,
+                save_steps=1000,
+                rollouts="transformers",
             ),
             output_dir=str(Path(folder) / "out"),
         )
@@ -142,15 +147,23 @@ def build_trainer(
     suite = RewardSuite(preset, guard, backend)
     suppress = media_tokens(tokenizer, model.config)
     values = {"reward_weights": suite.weights} | overrides
+    rollouts: dict[str, Any] = {}
+    if config.grpo.rollouts == "vllm":
+        from omni_training.prompts import open_model
+        from omni_training.vllm_rollouts import VllmRollouts
+
+        tokens = open_model(config.model.path).spec.tokens
+        rollouts["rollout_func"] = VllmRollouts(tokens, suppress_tokens=suppress)
     return OmniGRPOTrainer(
         model,
         samples=guard,
         args=grpo_config(config, suppress, use_cpu=use_cpu, **values),
         freeze_towers=config.model.freeze_towers,
         reward_funcs=suite.functions(),
-        train_dataset=Dataset.from_list(dataset_rows(ids)),
+        train_dataset=Dataset.from_list(dataset_rows(ids, store)),
         processing_class=tokenizer,
         peft_config=lora_config(config.model),
+        **rollouts,
     )
 
 

@@ -109,6 +109,7 @@ class GrpoSettings:
         gradient_checkpointing: recompute activations.
         log_completions: keep tables of rollouts beside the checkpoints.
         seed: of everything.
+        rollouts: "transformers", or "vllm" (in the training processes; needs frozen towers and a GPU).
     """
 
     num_generations: int = 8
@@ -136,6 +137,13 @@ class GrpoSettings:
     gradient_checkpointing: bool = True
     log_completions: bool = True
     seed: int = 42
+    rollouts: str = "transformers"
+
+    def __post_init__(self) -> None:
+        if self.rollouts not in ("transformers", "vllm"):
+            raise ConfigError(
+                f"grpo.rollouts: expected 'transformers' or 'vllm', got {self.rollouts!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +321,8 @@ def grpo_config(
         # Towers without gradients, and rollouts without sound, leave parameters unused in some steps.
         "ddp_find_unused_parameters": not run.model.freeze_towers,
     }
+    if g.rollouts == "vllm":
+        values |= {"use_vllm": True, "vllm_mode": "colocate"}
     same = (
         "num_generations gradient_accumulation_steps steps_per_generation beta learning_rate "
         "lr_scheduler_type warmup_steps weight_decay max_grad_norm temperature top_p loss_type scale_rewards "

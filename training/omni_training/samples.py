@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from omni_sdk.errors import DatasetError, OmniError
 from omni_sdk.grs.request import ThinkerRequest
@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_ID = "sample_id"
 """Column of the training data set that names a sample; the media are read when the sample is used."""
+
+GROUP = "group"
+"""Column with the kind of task, where there are several."""
 
 
 class SampleStore(Protocol):
@@ -31,6 +34,14 @@ class SampleStore(Protocol):
 
     def clip_id(self, sample_id: str) -> str:
         """Return the clip that the sample is about."""
+
+
+@runtime_checkable
+class GroupedStore(SampleStore, Protocol):
+    """A store of several kinds of task, which a batch does not mix."""
+
+    def group(self, sample_id: str) -> str:
+        """Return the kind of task of a sample, without reading it."""
 
 
 class SampleGuard:
@@ -124,7 +135,15 @@ class SampleGuard:
             )
 
 
-def dataset_rows(sample_ids: list[str]) -> list[dict[str, Any]]:
-    """Return rows for TRL: an empty conversation, since the store makes the prompt, and the sample's id."""
+def dataset_rows(sample_ids: list[str], store: SampleStore | None = None) -> list[dict[str, Any]]:
+    """Return rows for TRL: an empty conversation, since the store makes the prompt, and the sample's id.
+
+    Args:
+        sample_ids: of the run.
+        store: if it has groups, each row has its own in the column "group".
+    """
     prompt = [{"role": "user", "content": ""}]
-    return [{"prompt": prompt, SAMPLE_ID: sample_id} for sample_id in sample_ids]
+    rows: list[dict[str, Any]] = [{"prompt": prompt, SAMPLE_ID: name} for name in sample_ids]
+    if isinstance(store, GroupedStore):
+        rows = [row | {GROUP: store.group(row[SAMPLE_ID])} for row in rows]
+    return rows

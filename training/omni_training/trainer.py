@@ -32,7 +32,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from omni_training import safety
 from omni_training.encoded import PromptMedia, accept_encoded, collate, encode
-from omni_training.samples import SAMPLE_ID, SampleGuard
+from omni_training.sampler import GroupSampler
+from omni_training.samples import GROUP, SAMPLE_ID, SampleGuard
 
 
 class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
@@ -135,6 +136,24 @@ class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc
                 inputs, self.args.output_dir, self.state.global_step, self.accelerator.process_index
             )
         return loss
+
+    @property
+    def rollout_media(self) -> list[PromptMedia]:
+        """Media of each row of the batch in hand; a rollout_func finds here what `rollout_requests` lack."""
+        return self._media
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        """Return TRL's sampler, or one that keeps kinds of task apart where the rows name several."""
+        rows = self.train_dataset if dataset is None else dataset
+        if GROUP not in rows.column_names:
+            return super()._get_train_sampler(dataset)
+        return GroupSampler(
+            rows[GROUP],
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            seed=self.args.seed,
+        )
 
     def _read_prompts(self) -> None:
         """Read and encode the samples of this batch, each once; set `rollout_requests` and `_media`.

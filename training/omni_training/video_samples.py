@@ -13,10 +13,9 @@ The choice is made once, from a seed: the same options give the same samples in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from omni_sdk.media.resize import resize
 from omni_sdk.media.select import linspace_indices
 from omni_sdk.stages import Image, Observation, TrackerFrame
 
+from omni_training.prompts import Model, open_model, random_example, template_of
 from omni_training.rewards.truth import ClipTruth
 from omni_training.workers.scorer import ClipScorer
 
@@ -110,10 +110,29 @@ def choose_visits(
 class VideoSamples:
     """`samples.SampleStore` over visits."""
 
-    def __init__(self, visits: dict[str, Visit], processor: Processor) -> None:
-        """Keep what is needed to make prompts; media are read per sample."""
+    def __init__(
+        self, visits: dict[str, Visit], model: Model, *, prompt: str = "model", seed: int = 0
+    ) -> None:
+        """Keep what is needed to make prompts; media are read per sample.
+
+        Args:
+            visits: the samples.
+            model: makes the prompts.
+            prompt: variant; see `prompts.template_of`.
+            seed: of the examples in the prompts.
+
+        Raises:
+            DatasetError: an unknown variant.
+        """
         self._visits = visits
-        self._processor = processor
+        self._prompt, self._seed = prompt, seed
+        numbers: dict[str, int] = {}
+        self._templates: dict[str, str | None] = {}
+        for name, visit in visits.items():
+            number = numbers.get(visit.sample.dataset, 0)
+            numbers[visit.sample.dataset] = number + 1
+            self._templates[name] = template_of(prompt, number)
+        self._processors = {t: model.processor(t) for t in dict.fromkeys(self._templates.values())}
         # Truth and clock of a sample are asked for by every rollout of its group.
         self._truth = lru_cache(maxsize=64)(self._read_truth)
 
@@ -121,10 +140,15 @@ class VideoSamples:
         """Read the frames and make the prompt; DatasetError where a frame is missing or broken."""
         visit = self._visit(sample_id)
         video = visit.sample.video
-        size = self._processor.frame_size(*video.size())
+        processor = self._processors[self._templates[sample_id]]
+        size = processor.frame_size(*video.size())
         frames = np.stack([resize(video.read_frame(int(i)), size) for i in visit.frames])
-        return self._processor.reason_request(
-            Observation(frames, visit.clock), visit.sample.expression
+        example = None
+        if self._prompt != "model":
+            seconds = visit.clock.duration_seconds
+            example = random_example(self._prompt, seconds, sample_id, self._seed)
+        return processor.reason_request(
+            Observation(frames, visit.clock), visit.sample.expression, example=example
         )
 
     def truth(self, sample_id: str) -> ClipTruth:
@@ -222,7 +246,12 @@ def _planes(masks: NDArray[np.bool_]) -> Iterator[tuple[tuple[int, ...], NDArray
 
 
 def video_samples(
-    sources: Sequence[dict[str, str]], *, model: str, seed: int = 0, **options: Any
+    sources: Sequence[dict[str, str]],
+    *,
+    model: str,
+    seed: int = 0,
+    prompt: str = "model",
+    **options: Any,
 ) -> tuple[list[str], VideoSamples]:
     """Make the samples of a run (a `data.factory`).
 
@@ -230,10 +259,11 @@ def video_samples(
         sources: {"dataset", "root", "split"} of each data set.
         model: directory of the thinker's checkpoint, or a bundle: it decides sizes and prompt.
         seed: of all draws.
+        prompt: variant of the prompts; see `prompts.template_of`.
         **options: of `choose_visits`.
     """
-    visits = read_visits(sources, seed=seed, **options)
-    return list(visits), VideoSamples(visits, open_processor(model))
+    visits = open_videos(sources, seed=seed, **options)
+    return list(visits), VideoSamples(visits, open_model(model), prompt=prompt, seed=seed)
 
 
 def video_scorer(
@@ -255,28 +285,28 @@ def video_scorer(
         cache_mb: of tracker encodings held.
         **options: of `choose_visits`, as for `video_samples`.
     """
-    from omni_sdk import Pipeline
+    from omni_training.world import open_detail
 
-    from omni_training.world import share_encodings
+    visits = open_videos(sources, seed=seed, **options)
+    grounder, tracker = open_detail(bundle, cache_mb << 20)
+    load = load_videos(visits, tracker.image_size)
+    return ClipScorer(load, grounder, tracker, max_clips=max_clips)
 
-    visits = read_visits(sources, seed=seed, **options)
-    pipeline = Pipeline.from_pretrained(bundle)
-    tracker = pipeline.tracker
-    if tracker is None or pipeline.grounder is None:
-        raise DatasetError(f"bundle {bundle!r} lacks a grounder or a tracker; rewards need both")
-    tracker = share_encodings(tracker, cache_mb << 20)
+
+def load_videos(visits: dict[str, Visit], tracker_size: int) -> Callable[[str], VideoClip]:
+    """Return what loads a sample's clip in a worker."""
 
     def load(sample_id: str) -> VideoClip:
         if sample_id not in visits:
             raise DatasetError(
                 f"no sample {sample_id!r}: give the workers the same sources, seed and options"
             )
-        return VideoClip(visits[sample_id], tracker.image_size)
+        return VideoClip(visits[sample_id], tracker_size)
 
-    return ClipScorer(load, pipeline.grounder, tracker, max_clips=max_clips)
+    return load
 
 
-def read_visits(
+def open_videos(
     sources: Sequence[dict[str, str]], *, seed: int, **options: Any
 ) -> dict[str, Visit]:
     """Draw the visits of several data sets, each from its own generator."""
@@ -289,11 +319,4 @@ def read_visits(
 
 def open_processor(model: str) -> Processor:
     """Return the processor of a checkpoint or bundle directory, or of an embedded bundle's name."""
-    from omni_sdk.bundle import Bundle, embedded
-
-    folder = embedded(model) or Path(model)
-    if (folder / "manifest.json").is_file():
-        return Processor.from_bundle(Bundle.open(folder))
-    from omni_sdk.hf.checkpoint import read_spec
-
-    return Processor.from_directory(read_spec(folder), folder)
+    return open_model(model).processor()

@@ -132,11 +132,7 @@ def world_scorer(
     grounder: Any = None
     tracker: Any = None
     if bundle is not None:
-        from omni_sdk import Pipeline
-
-        pipeline = Pipeline.from_pretrained(bundle, threads=threads)
-        grounder, tracker = pipeline.grounder, pipeline.tracker
-        tracker = share_encodings(tracker, cache_mb << 20)
+        grounder, tracker = open_detail(bundle, cache_mb << 20, threads=threads)
     side = 96 if tracker is None else tracker.image_size
     return ClipScorer(
         lambda sample_id: WorldClip(sample_id, size=size, tracker_size=side),
@@ -144,6 +140,21 @@ def world_scorer(
         tracker,
         max_clips=max_clips,
     )
+
+
+def open_detail(bundle: str, cache_bytes: int, *, threads: int | None = None) -> tuple[Any, Any]:
+    """Return a bundle's grounder and its tracker, which remembers encodings.
+
+    Raises:
+        DatasetError: the bundle lacks one of them.
+        OmniError: it cannot be loaded.
+    """
+    from omni_sdk import Pipeline
+
+    pipeline = Pipeline.from_pretrained(bundle, threads=threads)
+    if pipeline.tracker is None or pipeline.grounder is None:
+        raise DatasetError(f"bundle {bundle!r} lacks a grounder or a tracker; rewards need both")
+    return pipeline.grounder, share_encodings(pipeline.tracker, cache_bytes)
 
 
 def share_encodings(tracker: Any, max_bytes: int) -> Any:

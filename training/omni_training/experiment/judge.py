@@ -50,8 +50,11 @@ def open_judge(settings: JudgeSettings) -> Judge:
     if settings.tracker is None:
         pipeline = Pipeline.from_pretrained(settings.path, threads=1)
     else:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         pipeline = Pipeline.from_pretrained(
-            settings.path, backend="torch", device="auto", tracker=settings.tracker
+            settings.path, backend="torch", device=device, tracker=settings.tracker
         )
     if pipeline.grounder is None or pipeline.tracker is None:
         raise ExperimentError(f"{settings.path} lacks a grounder or a tracker; a judge needs both")

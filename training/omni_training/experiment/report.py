@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from omni_training.experiment.files import Experiment, read_json
-from omni_training.experiment.settings import ARMS, CONTROL, FULL, START, SWAPPED, TRAINED_BY
+from omni_training.experiment.settings import (
+    ARMS,
+    CONTROL,
+    FULL,
+    START,
+    SWAPPED,
+    TRAINED_BY,
+    settings_text,
+)
 from omni_training.experiment.statistics import (
     MEASURES,
     Floats,
@@ -63,7 +72,7 @@ def build_results(experiment: Experiment) -> dict[str, Any]:
     judges = {judge: _judge_results(experiment, judge) for judge in settings.judges}
     records = {m: read_json(experiment.record(m)) for m in settings.models() if m != START}
     return {
-        "settings": dataclasses.asdict(settings),
+        "settings": json.loads(settings_text(settings)),
         "clips": len(settings.clips()),
         "judges": judges,
         "contrasts": _contrasts(experiment),

@@ -51,8 +51,7 @@ def table(scores: Mapping[str, Mapping[str, Any]], models: Sequence[str], measur
     values = np.array(
         [[np.nan if v is None else float(v) for v in row] for row in rows], np.float64
     )
-    applies: NDArray[np.bool_] = ~np.isnan(values).any(axis=0)
-    return values[:, applies]
+    return values[:, np.flatnonzero(~np.isnan(values).any(axis=0))]
 
 
 def mean_interval(values: Floats, *, rounds: int, seed: int = 0) -> Interval:
@@ -87,7 +86,7 @@ def difference(ours: Floats, theirs: Floats, *, rounds: int, seed: int = 0) -> I
 
 def _draw(values: Floats, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     seeds, clips = values.shape
-    return rng.integers(seeds, size=seeds), rng.integers(clips, size=clips)
+    return rng.integers(seeds, size=(seeds,)), rng.integers(clips, size=(clips,))
 
 
 def _resampled(values: Floats, seeds: NDArray[np.int64], clips: NDArray[np.int64]) -> float:

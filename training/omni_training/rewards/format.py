@@ -18,6 +18,12 @@ def tags_match(text: str) -> bool:
     return _TAGS.fullmatch(text) is not None
 
 
+def one_of_each_tag(text: str) -> bool:
+    """Return whether the text is one thought and one answer: the tags match and each comes once."""
+    once = all(text.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
+    return once and tags_match(text.strip())
+
+
 def format_reward(text: str, duration_seconds: float) -> float:
     """Return 1 for exactly one <think> and one <answer> whose content can be read, else 0.
 
@@ -29,8 +35,7 @@ def format_reward(text: str, duration_seconds: float) -> float:
         text: the completion without special tokens.
         duration_seconds: length of the clip on the reasoner's clock.
     """
-    once = all(text.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
-    if not once or not tags_match(text.strip()):
+    if not one_of_each_tag(text):
         return 0.0
     try:
         parse_answer(text, duration_seconds)

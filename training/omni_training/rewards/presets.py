@@ -16,9 +16,10 @@ from omni_sdk.media.clock import Clock
 from omni_sdk.metrics.spans import coverage_iou
 from omni_sdk.stages import Segment
 
-from omni_training.rewards import keyframes, reference
+from omni_training.rewards import image_tasks, keyframes, reference
 from omni_training.rewards.format import format_reward, tags_match
 from omni_training.rewards.reference_text import extract_answer
+from omni_training.rewards.text_scores import TextScores
 from omni_training.rewards.truth import ClipTruth
 from omni_training.workers.jobs import DusScores, GroundingPoint
 
@@ -88,25 +89,6 @@ PRESETS = {
 
 
 @dataclass(frozen=True, slots=True)
-class TextScores:
-    """What a completion's text alone is worth, and what must be asked of the detail system.
-
-    Attributes:
-        parts: part name -> value, unweighted.
-        format: 0 or 1.
-        r_k: R_K of this preset.
-        points: keyframes to be grounded; empty: nothing to ask.
-        status: "found", "absent" or "unparsed".
-    """
-
-    parts: dict[str, float]
-    format: float
-    r_k: float
-    points: tuple[GroundingPoint, ...]
-    status: str
-
-
-@dataclass(frozen=True, slots=True)
 class Rewards:
     """The four columns that GRPO sums with `RewardPreset.column_weights`, and every part by name."""
 
@@ -133,8 +115,17 @@ def score_text(text: str, truth: ClipTruth, clock: Clock, preset: RewardPreset) 
     """
     if truth.num_frames != clock.num_frames:
         raise ValueError(f"truth has {truth.num_frames} frames, the clock {clock.num_frames}")
+    if preset.name == "reference" and truth.answer != "moments":
+        raise ValueError(
+            "the reference preset knows answers of moments only; its image tasks are "
+            "rewards.reference_tasks, which no run uses"
+        )
     if preset.name == "reference":
         return _reference_text(text, truth, clock)
+    if truth.answer == "phrase":
+        return image_tasks.phrase_scores(text, truth, clock.duration_seconds)
+    if truth.answer == "box":
+        return image_tasks.box_scores(text, truth)
     return _paper_text(text, truth, clock, preset)
 
 
@@ -148,6 +139,8 @@ def combine(
     # An unreadable answer earns nothing even where nothing is right: only a legal "absent" does.
     silent = float(truth.absent and text.status == "absent")
     r_a = dus.box if dus else silent
+    if text.r_a is not None:
+        r_a = text.r_a
     r_g = dus.mask if dus and dus.mask is not None else silent
     parts |= {"r_a": r_a, "r_g": r_g}
     return Rewards(text.format, text.r_k, r_a, r_g, parts)

@@ -14,8 +14,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from omni_training.rewards.presets import RewardPreset, Rewards, TextScores, combine, score_text
+from omni_training.rewards.presets import RewardPreset, Rewards, combine, score_text
 from omni_training.rewards.reference import length_bonus
+from omni_training.rewards.text_scores import TextScores
 from omni_training.samples import SampleGuard
 from omni_training.workers.jobs import RewardBackend, RewardJob
 
@@ -74,7 +75,7 @@ class RewardSuite:
                 sample_id=sample_ids[i],
                 clip_id=self._samples.clip_id(sample_ids[i]),
                 points=scores.points,
-                masks=self.preset.alpha_g != 0,
+                masks=self.preset.alpha_g != 0 and self._moments(sample_ids[i]),
                 preset=self.preset.name,
             )
             for i, scores in enumerate(scored)
@@ -130,6 +131,10 @@ class RewardSuite:
             return None
         truth, clock = self._samples.truth(sample_id), self._samples.clock(sample_id)
         return score_text(text, truth, clock, self.preset)
+
+    def _moments(self, sample_id: str) -> bool:
+        """Whether a sample is about a clip; answers about one image are not propagated."""
+        return self._samples.truth(sample_id).answer == "moments"
 
     def _value(self, reward: Rewards, name: str) -> float:
         value: float = reward.total(self.preset) if name == "total" else getattr(reward, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ class ClipTruth:
             data does not say.
         num_moments: moments of the true answer, where the data says how many; None: as many as the
             prompt asks for.
+        answer: how the answer is written: "moments" (the JSON list), "phrase" (of one image, for the
+            grounder) or "box" (box and points in the answer itself, pixels of the image as seen).
+        points_xy: (2, 2) float64 pixels, two points on the object, for "box".
     """
 
     areas: NDArray[np.int64]
@@ -31,8 +35,12 @@ class ClipTruth:
     union_areas: NDArray[np.int64]
     spans_seconds: NDArray[np.float64] | None = None
     num_moments: int | None = None
+    answer: Literal["moments", "phrase", "box"] = "moments"
+    points_xy: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
+        if (self.points_xy is not None) != (self.answer == "box"):
+            raise DatasetError(f"points belong to answers of kind 'box', got {self.answer!r}")
         objects, frames = self.areas.shape if self.areas.ndim == 2 else (-1, -1)
         if self.boxes_xyxy.shape != (objects, frames, 4) or self.union_areas.shape != (frames,):
             raise DatasetError(
@@ -46,6 +54,7 @@ class ClipTruth:
         masks: NDArray[np.bool_],
         spans_seconds: NDArray[np.float64] | None = None,
         num_moments: int | None = None,
+        answer: Literal["moments", "phrase"] = "moments",
     ) -> ClipTruth:
         """Measure masks (N, T, H, W).
 
@@ -64,7 +73,7 @@ class ClipTruth:
                 boxes[index] = box
         areas = np.count_nonzero(masks, axis=(2, 3)).astype(np.int64)
         union = np.count_nonzero(masks.any(axis=0), axis=(1, 2)).astype(np.int64)
-        return cls(areas, boxes, union, spans_seconds, num_moments)
+        return cls(areas, boxes, union, spans_seconds, num_moments, answer)
 
     @property
     def num_frames(self) -> int:
