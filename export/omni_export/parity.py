@@ -127,7 +127,7 @@ def _audio_check(model: Any, spec: GrsSpec) -> Check:
         reference = model.model.audio_tower(
             torch.from_numpy(np.concatenate(mels, axis=1)), feature_lens=torch.tensor(frames)
         ).last_hidden_state
-        inputs = {"mel": chunks, "lengths": lengths}
+        inputs: dict[str, NDArray[Any]] = {"mel": chunks, "lengths": lengths}
         calls.append((inputs, [-(-n // chunk) for n in frames], tokens, reference.numpy()))
 
     def check(engine: Engine) -> float:
