@@ -1,8 +1,9 @@
-"""What several parts test with: a small random SAM 2.1 in the published layout."""
+"""What several parts test with: the real material, and a small random SAM 2.1 in the published layout."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,6 +87,15 @@ def random_model(side: int = SIDE, seed: int = 0) -> Sam2VideoModel:
         model.prompt_encoder.shared_embedding.positional_embedding.copy_(fourier)
         model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(1.0)
     return model
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real clips, masks and checkpoints: beside the checkout on some machines, or named by OMNI_SHARED."""
+    path = Path(os.environ.get("OMNI_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+    if not path.is_dir():
+        pytest.skip(f"no real material at {path} (set OMNI_SHARED to its folder)")
+    return path
 
 
 @pytest.fixture(scope="session")

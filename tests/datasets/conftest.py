@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,10 +207,6 @@ def refavs_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def refavs_metadata() -> Path:
+def refavs_metadata(shared: Path) -> Path:
     """The real metadata.csv, where it is present."""
-    shared = Path(os.environ.get("OMNI_SHARED", Path(__file__).parents[2].parent / "shared"))
-    path = shared / "data" / "refavs_metadata.csv"
-    if not path.is_file():
-        pytest.skip(f"no real Ref-AVS metadata at {path} (set OMNI_SHARED)")
-    return path
+    return shared / "data" / "refavs_metadata.csv"

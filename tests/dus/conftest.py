@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,13 +100,3 @@ def make_clip() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return images, boxes
 
     return build
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """Material that lies beside the checkout on some machines."""
-    default = Path(__file__).resolve().parents[2].parent / "shared"
-    path = Path(os.environ.get("OMNI_SHARED", default))
-    if not path.is_dir():
-        pytest.skip("needs the shared material: set OMNI_SHARED to its folder")
-    return path

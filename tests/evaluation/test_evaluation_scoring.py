@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,13 +132,9 @@ def test_predictions_of_nobody(mevis_root: Path, tmp_path: Path, write_truth: Wr
     assert unknown_predictions(samples, str(tmp_path)) == ["elsewhere", "video-a/77"]
 
 
-def test_every_row_of_the_real_refavs_has_its_own_folder(tmp_path: Path) -> None:
+def test_every_row_of_the_real_refavs_has_its_own_folder(tmp_path: Path, shared: Path) -> None:
     """Eleven uids are given to two rows each; all 20,434 finished rows count."""
-    shared = Path(os.environ.get("OMNI_SHARED", Path(__file__).parents[2].parent / "shared"))
-    table = shared / "data" / "refavs_metadata.csv"
-    if not table.is_file():
-        pytest.skip(f"no real Ref-AVS metadata at {table} (set OMNI_SHARED)")
-    shutil.copy(table, tmp_path / "metadata.csv")
+    shutil.copy(shared / "data" / "refavs_metadata.csv", tmp_path / "metadata.csv")
     total, suffixed = 0, 0
     for split in ("train", "val", "test_s", "test_u", "test_n"):
         samples = read_samples("refavs", str(tmp_path), split=split)

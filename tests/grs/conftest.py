@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,13 +139,9 @@ def spec(
 
 
 @pytest.fixture(scope="session")
-def nano_directory() -> Path:
-    """The small trained thinker, where the shared folder is at hand."""
-    default = Path(__file__).resolve().parents[3] / "shared"
-    directory = Path(os.environ.get("OMNI_SHARED", default)) / "nano" / "thinker"
-    if not (directory / "tokenizer.json").is_file():
-        pytest.skip("needs nano/thinker of the shared folder (OMNI_SHARED)")
-    return directory
+def nano_directory(shared: Path) -> Path:
+    """The small trained thinker."""
+    return shared / "nano" / "thinker"
 
 
 @pytest.fixture(scope="session")

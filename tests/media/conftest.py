@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -161,10 +160,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_media() -> Path:
-    """Return the folder of real clips, or skip."""
-    root = os.environ.get("OMNI_SHARED")
-    folder = Path(root or Path(__file__).parents[2].parent / "shared") / "media"
-    if not folder.is_dir():
-        pytest.skip("no real clips: set OMNI_SHARED to the folder that has media/")
-    return folder
+def shared_media(shared: Path) -> Path:
+    """Return the folder of real clips."""
+    return shared / "media"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,9 +55,8 @@ def official_f() -> Callable[..., float]:
 
 
 @pytest.fixture(scope="session")
-def davis_masks() -> Path:
+def davis_masks(shared: Path) -> Path:
     """The folder of real DAVIS result masks with the official evaluator's J and F."""
-    shared = Path(os.environ.get("OMNI_SHARED", Path(__file__).parents[2].parent / "shared"))
     folder = shared / "data" / "davis_masks"
     if not (folder / "expected.json").is_file():
         pytest.skip(f"no official DAVIS numbers at {folder} (set OMNI_SHARED)")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,16 +22,6 @@ def built() -> None:
 def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send `omni_sdk.dus.masks` to its numpy references."""
     monkeypatch.setattr(native, "core", lambda: None)
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """Directory of shared data beside the checkout."""
-    default = Path(__file__).resolve().parents[3] / "shared"
-    path = Path(os.environ.get("OMNI_SHARED", default))
-    if not path.is_dir():
-        pytest.skip(f"no shared data at {path} (set OMNI_SHARED)")
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,3 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Cli
         scene = make_scene(held_out_seed(family, 0), family)
         made[family] = path, write_clip(scene, path, size=SIZE, fps=FPS)
     return made
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of real clips, beside the checkout or named by OMNI_SHARED."""
-    path = Path(os.environ.get("OMNI_SHARED") or Path(__file__).parents[3] / "shared")
-    if not (path / "media").is_dir():
-        pytest.skip("no ../shared with real clips")
-    return path
