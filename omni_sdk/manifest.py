@@ -36,10 +36,10 @@ class GraphVariant:
         precision: of the weights and the arithmetic, e.g. "float16" or "int8 weights, blocks of 32".
         backends: engines that can run it: "onnx", "tensorrt".
         data: external data files.
+        cache_dtype: of a decoder's key-value cache where it is not that of the graph, e.g. "float16".
         golden: .npz file of what the golden inputs give; see `omni_sdk.golden`.
         golden_tolerance: how far a machine may be from it.
         weight_bytes: memory that the weights take once loaded; 0: as much as the files.
-        cache_dtype: of a decoder's key-value cache where it is not that of the graph, e.g. "float16".
         left_padding: a decoder is right for batches that are padded on the left.
     """
 
@@ -47,10 +47,10 @@ class GraphVariant:
     precision: str
     backends: tuple[str, ...]
     data: tuple[str, ...] = ()
+    cache_dtype: str | None = None
     golden: str | None = None
     golden_tolerance: float = 1e-2
     weight_bytes: int = 0
-    cache_dtype: str | None = None
     left_padding: bool = True
 
 
