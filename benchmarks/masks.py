@@ -199,7 +199,7 @@ def run_rle(bench: Benchmark, peers: Peers, name: str, masks: Masks, *, barred: 
 
 
 def run_shapes(bench: Benchmark, peers: Peers, name: str, masks: Masks, *, barred: bool) -> None:
-    """Clean-up and boundary counts against OpenCV."""
+    """Clean-up against OpenCV."""
     cv2 = peers.cv2
     works = {
         OURS: each(lambda m: omni.clean_mask(m, min_area=MIN_AREA, max_hole=MAX_HOLE), masks),

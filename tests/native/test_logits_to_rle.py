@@ -63,6 +63,33 @@ def test_equals_numpy_at_real_sizes(
     assert masks.logits_to_rle(logits, size, threshold) == masks_numpy.rle_encode(mask)
 
 
+PORTABLE_CHECK = """
+import numpy as np
+from omni_sdk.dus import masks
+rng = np.random.default_rng(7)
+for side, size in [((64, 64), (240, 427)), ((33, 47), (100, 299)), ((100, 80), (50, 90))]:
+    logits = rng.normal(0, 4, side).astype(np.float32)
+    logits[:, : side[1] // 2] += 9
+    print(masks.logits_to_rle(logits, size).hex())
+"""
+
+
+def test_the_portable_loops_give_the_same_bytes() -> None:
+    """Other processors than those with AVX2: by a variable, in processes of their own."""
+    texts = [
+        subprocess.run(
+            [sys.executable, "-c", PORTABLE_CHECK],
+            env={**os.environ, **extra},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for extra in ({}, {"OMNI_SDK_NO_AVX2": "1"})
+    ]
+    assert texts[0] == texts[1]
+    assert len(texts[0].split()) == 3
+
+
 TORCH_CHECK = """
 import numpy as np, torch
 from omni_sdk.dus import masks, masks_numpy
