@@ -163,6 +163,8 @@ def thinker_bundle(cache: Path, model: Any, name: str) -> Bundle:
 
 def with_variants(cache: Path, bundle: Bundle, names: Sequence[str]) -> Bundle:
     """Return a bundle with variants, made in the cache where they are not there yet."""
+    if not names:
+        return bundle
     stamp = _stamp(precision, fused_decoder)
     out = cache / f"{bundle.manifest.name}-{'-'.join(names)}-{stamp}"
     if not (out / "manifest.json").exists():

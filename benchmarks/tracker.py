@@ -51,7 +51,9 @@ from omni_sdk.stages import KeyframePrompt
 
 TRANSFORMERS = "transformers eager"
 PLAIN = "plain graph"
-VARIANTS = ("tracker-int8",)
+VARIANTS: tuple[str, ...] = ()
+"""Of the tracker's graphs, to be compared. None is made today: float16 has no fast kernels on CPUs, and int8
+products cost more mask than they save time (README, log of speed changes)."""
 MEMORIES, POINTERS = 7, 16
 FULL = MEMORIES  # the first frame with a full memory
 FAMILIES = ("direct", "last", "leaves", "sound")
@@ -106,7 +108,16 @@ def _nano(bench: Benchmark, cache: Path, threads: int, *, clips: int) -> list[st
     quality = _run(bench, case, model, bundle, world, threads)
     bench.bar(f"{case}: exact fp32", case=case, peer=TRANSFORMERS, at_least=1.0)
     bench.bar_value(f"{case}: least IoU with transformers", quality[TRANSFORMERS], at_least=0.99)
-    return [name for name in VARIANTS if quality[name] >= 0.98]
+    allowed = [OURS, *(name for name in VARIANTS if quality[name] >= 0.98)]
+    _bar_of_best(bench, case, allowed)
+    return allowed
+
+
+def _bar_of_best(bench: Benchmark, case: str, allowed: Sequence[str]) -> None:
+    """Hold the fastest of those that keep the trained masks against twice transformers' speed."""
+    ratios = {name: bench.ratio(case, TRANSFORMERS, name) for name in allowed}
+    best = max(ratios, key=lambda name: ratios[name])
+    bench.bar_value(f"{case}: fastest of IoU >= 0.98 ({best})", ratios[best], at_least=2.0)
 
 
 def _real_size(
@@ -121,9 +132,7 @@ def _real_size(
     bench.bar(f"{case}: exact fp32", case=case, peer=TRANSFORMERS, at_least=bar)
     bench.bar_value(f"{case}: least IoU with transformers", quality[TRANSFORMERS], at_least=0.99)
     if allowed:
-        ratios = {name: bench.ratio(case, TRANSFORMERS, name) for name in allowed}
-        best = max(ratios, key=lambda name: ratios[name])
-        bench.bar_value(f"{case}: best variant ({best})", ratios[best], at_least=2.0)
+        _bar_of_best(bench, case, allowed)
 
 
 def _world_clip(family: str, number: int, side: int) -> Clip:

@@ -63,6 +63,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="make what cpu, cuda, tensorrt or jetson is best served by; prints the plan",
     )
+    variants.add_argument(
+        "--calibrate",
+        metavar="CLIP",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="fit 4-bit weights (GPTQ) to what the decoder sees on these videos, and count tokens there",
+    )
+    variants.add_argument("--question", help="asked about each of these videos")
     variants.add_argument("--print-only", action="store_true", help="print the plan of --target")
     variants.add_argument("--force", action="store_true", help="replace an existing bundle")
     _declare_tensorrt(commands.add_parser("tensorrt", help="build TensorRT plans for this machine"))
@@ -180,6 +189,8 @@ def _variants(arguments: argparse.Namespace) -> int:
         names,
         force=arguments.force,
         progress=lambda line: print(line, file=sys.stderr),
+        clips=arguments.calibrate,
+        **({} if arguments.question is None else {"question": arguments.question}),
     )
     for row in manifest.parity:
         if "@" in row.subject:

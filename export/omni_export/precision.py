@@ -7,6 +7,7 @@ MatMulNBits, an operator of its own, and so does a fused decoder: such files run
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
 from collections.abc import Callable, Iterator
@@ -17,7 +18,9 @@ import onnx
 from omni_sdk.errors import BundleError
 from onnx import TensorProto, numpy_helper
 
+from omni_export.calibration import Calibration
 from omni_export.fused_decoder import fuse_decoder
+from omni_export.gptq import quantise_fitted
 
 BLOCK = 32
 """Weights that share a scale."""
@@ -37,6 +40,7 @@ class Precision:
         allowed_tokens: share of greedy tokens that may differ, on random prompts where near-ties are
             common.
         left_padding: padded batches are right.
+        calibrate: as `convert`, fitted to what the decoder saw on clips; None: nothing to fit.
     """
 
     convert: Callable[[onnx.ModelProto], onnx.ModelProto]
@@ -47,6 +51,7 @@ class Precision:
     graphs: tuple[str, ...] = ()
     allowed_tokens: float = 0.0
     left_padding: bool = True
+    calibrate: Callable[[onnx.ModelProto, Calibration], onnx.ModelProto] | None = None
 
     def has(self, graph: str) -> bool:
         """Whether a graph has this variant."""
@@ -149,28 +154,40 @@ def _read_by(node: onnx.NodeProto) -> Iterator[str]:
                 yield from _read_by(inner)
 
 
-def _quantiser(bits: int) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
-    def quantise(model: onnx.ModelProto) -> onnx.ModelProto:
-        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+def _quantise(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
+    """Round constant weights of products to the nearest number of so many bits."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-        chatter = logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer")
-        level = chatter.level
-        chatter.setLevel(logging.WARNING)
-        try:
-            # Level 0 keeps float32 activations and makes decoding 2.2x slower than the float32 graph (nano,
-            # int8, one core, past 256); level 4 makes it 1.2x faster, at 0.07 against 0.05 deviations.
-            quantizer = MatMulNBitsQuantizer(
-                model, bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=4
-            )
-            quantizer.process()
-        finally:
-            chatter.setLevel(level)
-        result: onnx.ModelProto = quantizer.model.model
-        if not any(node.op_type == "MatMulNBits" for node in result.graph.node):
-            raise BundleError("no matrix product with constant weights was found to quantise")
-        return result
+    with _quiet():
+        # Level 0 keeps float32 activations and makes decoding 2.2x slower than the float32 graph (nano,
+        # int8, one core, past 256); level 4 makes it 1.2x faster, at 0.07 against 0.05 deviations.
+        quantizer = MatMulNBitsQuantizer(
+            model, bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=4
+        )
+        quantizer.process()
+    return _quantised(quantizer.model.model)
 
-    return quantise
+
+def _fit(model: onnx.ModelProto, data: Calibration) -> onnx.ModelProto:
+    return _quantised(quantise_fitted(model, list(data.sequences()), BLOCK))
+
+
+def _quantised(model: onnx.ModelProto) -> onnx.ModelProto:
+    if not any(node.op_type == "MatMulNBits" for node in model.graph.node):
+        raise BundleError("no matrix product with constant weights was found to quantise")
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantiser's progress to itself."""
+    chatter = logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer")
+    level = chatter.level
+    chatter.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        chatter.setLevel(level)
 
 
 def _fused_float16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -179,20 +196,27 @@ def _fused_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 DECODER = ("grs/decoder",)
 ORT = ("onnx",)
-_int8, _int4 = _quantiser(8), _quantiser(4)
 _BLOCKS = f"weights, blocks of {BLOCK}"
 
 PRECISIONS = {
     "fp16": Precision(to_float16, "float16", ("onnx", "tensorrt"), 0.05, 0.05, allowed_tokens=0.05),
     # The CPU's kernels quantise activations too (accuracy level 4), others need not: machines differ
     # by about as much as the variant differs from the float32 graph.
-    "int8": Precision(_int8, f"int8 {_BLOCKS}", ORT, 0.3, 0.3, DECODER, 0.15),
-    # Round to nearest, not calibrated: an upper bound on the error of AWQ or GPTQ weights. It is to be
-    # judged by a task, so any share of tokens passes here and is only written down.
-    "int4": Precision(_int4, f"int4 {_BLOCKS}", ORT, 2.0, 0.3, DECODER, 1.0),
+    "int8": Precision(lambda m: _quantise(m, 8), f"int8 {_BLOCKS}", ORT, 0.3, 0.3, DECODER, 0.15),
+    # To be judged by a task, so any share of tokens passes here and is only written down.
+    "int4": Precision(
+        lambda m: _quantise(m, 4),
+        f"int4 {_BLOCKS}",
+        ORT,
+        2.0,
+        0.3,
+        DECODER,
+        1.0,
+        calibrate=_fit,
+    ),
     "fused": Precision(fuse_decoder, "float32, fused operators", ORT, 1e-3, 1e-2, DECODER),
     "fused-int8": Precision(
-        lambda m: _int8(fuse_decoder(m)),
+        lambda m: _quantise(fuse_decoder(m), 8),
         f"int8 {_BLOCKS}, fused operators",
         ORT,
         0.3,
@@ -201,13 +225,14 @@ PRECISIONS = {
         0.15,
     ),
     "fused-int4": Precision(
-        lambda m: _int4(fuse_decoder(m)),
+        lambda m: _quantise(fuse_decoder(m), 4),
         f"int4 {_BLOCKS}, fused operators",
         ORT,
         2.0,
         0.3,
         DECODER,
         1.0,
+        calibrate=lambda m, data: _fit(fuse_decoder(m), data),
     ),
     # For CUDA, whose kernel of grouped attention knows float16 only and no bias on the scores.
     "fused-fp16": Precision(

@@ -15,6 +15,7 @@ from omni_sdk.errors import BundleError
 from omni_sdk.golden import golden_error, golden_inputs, golden_outputs, write_golden
 from omni_sdk.manifest import GraphSpec, GraphVariant, Manifest, ParityRow
 
+from omni_export.calibration import QUESTION, Calibration, clip_row, record
 from omni_export.placing import check_target, move_into_place
 from omni_export.precision import PRECISIONS, Precision, expand_halves, weight_bytes
 from omni_export.row_check import check_parity
@@ -33,6 +34,8 @@ def add_variants(
     *,
     force: bool = False,
     progress: Progress = lambda _: None,
+    clips: Sequence[Path] = (),
+    question: str = QUESTION,
 ) -> Manifest:
     """Copy a bundle and add variants to the copy; an interrupted or refused run leaves nothing behind.
 
@@ -44,6 +47,8 @@ def add_variants(
         names: of `PRECISIONS`.
         force: replace `out` if it is a bundle.
         progress: told of each step in a line of text.
+        clips: videos on which 4-bit weights are fitted (GPTQ) and judged; none: round to nearest.
+        question: asked about each clip.
 
     Returns:
         The manifest as written. Rows of a variant have the subject "GRAPH@VARIANT".
@@ -64,11 +69,14 @@ def add_variants(
         shutil.copytree(source, directory, ignore=shutil.ignore_patterns(MANIFEST))
         work = _Work(directory, bundle.manifest)
         loader = OnnxLoader("cpu")
+        if clips:
+            progress(f"asking about {len(clips)} clips")
+            work.calibration = record(bundle, loader, clips, question)
         for graph in bundle.manifest.graphs:
             _add_to_graph(work, graph, names, loader, progress)
         progress("measuring what the variants cost")
         for name in names:
-            rows = _quality(work.bundle, name, loader)
+            rows = _quality(work.bundle, name, loader, work.calibration)
             check_parity(rows)
             work.rows += rows
         made = {f"@{name}" for name in names}
@@ -88,6 +96,7 @@ class _Work:
         self.directory = directory
         self.manifest = manifest
         self.rows: list[ParityRow] = []
+        self.calibration: Calibration | None = None
 
     @property
     def bundle(self) -> Bundle:
@@ -129,7 +138,7 @@ def _add_to_graph(
             continue
         progress(f"making {graph}@{name}")
         spec = work.manifest.graphs[graph]
-        variant = _write(work.directory, spec, graph, name, precision)
+        variant = _write(work.directory, spec, graph, name, precision, work.calibration)
         work.put_variant(graph, name, variant)
         found = golden_outputs(loader.load(work.bundle.with_variants(name), graph), calls)
         golden = f"golden/{graph}_{name}.npz"
@@ -142,12 +151,22 @@ def _add_to_graph(
 
 
 def _write(
-    directory: Path, spec: GraphSpec, graph: str, name: str, precision: Precision
+    directory: Path,
+    spec: GraphSpec,
+    graph: str,
+    name: str,
+    precision: Precision,
+    calibration: Calibration | None,
 ) -> GraphVariant:
     """Convert a graph and write it beside the other; return its entry."""
     model = onnx.load(str(directory / spec.file))
     expand_halves(model)
-    model = precision.convert(model)
+    label = precision.label
+    if calibration is not None and precision.calibrate is not None:
+        model = precision.calibrate(model, calibration)
+        label += f", fitted to {len(calibration)} clips (GPTQ)"
+    else:
+        model = precision.convert(model)
     size = weight_bytes(model)
     file = f"{graph}_{name}.onnx"
     path = directory / file
@@ -160,7 +179,7 @@ def _write(
         onnx.save(model, str(path))
     return GraphVariant(
         file=file,
-        precision=precision.label,
+        precision=label,
         backends=precision.backends,
         data=data,
         golden_tolerance=precision.machine_tolerance,
@@ -169,11 +188,17 @@ def _write(
     )
 
 
-def _quality(bundle: Bundle, name: str, loader: OnnxLoader) -> list[ParityRow]:
+def _quality(
+    bundle: Bundle, name: str, loader: OnnxLoader, calibration: Calibration | None
+) -> list[ParityRow]:
     variant = bundle.with_variants(name)
     rows = []
     if bundle.manifest.grs is not None and name in bundle.graph("grs/decoder").variants:
-        rows.append(token_row(bundle, variant, name, loader, PRECISIONS[name].allowed_tokens))
+        allowed = PRECISIONS[name].allowed_tokens
+        rows.append(token_row(bundle, variant, name, loader, allowed))
+        if calibration is not None:
+            reference, other = (loader.load(b, "grs/decoder") for b in (bundle, variant))
+            rows.append(clip_row(calibration, reference, other, name, allowed))
     if bundle.manifest.dus is not None and name in bundle.graph("dus/mask_decoder").variants:
         rows.append(track_row(bundle, variant, name, loader))
     return rows
