@@ -118,6 +118,7 @@ def test_every_job_leaves_its_file_and_the_page_is_written(
 ) -> None:
     results = write_report(finished, tmp_path / "report")
     assert json.loads((tmp_path / "report" / "results.json").read_text()) == results
+    assert str(finished.settings.start) not in (tmp_path / "report" / "results.json").read_text()
     arms = results["judges"]["training"]["arms"]
     assert set(arms) == {START, *ARMS, CONTROL}
     assert arms[FULL]["j_and_f"]["clips"] == 3

@@ -52,7 +52,7 @@ def page(results: dict[str, Any]) -> str:
     lines = [
         "# What the parts of the reward are worth on the procedural world",
         "",
-        f"GRPO from one start ({Path(s['start']).name}), world rules `{s['rules']}`, "
+        f"GRPO from one start ({s['start']}), world rules `{s['rules']}`, "
         f"{len(s['seeds'])} seeds per arm, {s['steps']} steps of {s['prompts_per_step']} clips x "
         f"{s['num_generations']} rollouts, learning rate {s['learning_rate']:g}, beta {s['beta']:g}; the "
         "format is paid in every arm. The control goes on with supervised training for the CPU time of the "
@@ -65,6 +65,8 @@ def page(results: dict[str, Any]) -> str:
         + "; ".join(f"*{name}* = {_judge_name(s, name)}" for name in results["judges"])
         + ".",
     ]
+    if len(s["seeds"]) < 3:
+        lines += ["", f"**Only {len(s['seeds'])} seed(s): the intervals say little about training luck.**"]
     for judge, table in results["judges"].items():
         lines += ["", f"## Judge: {judge}", "", *_arm_table(table["arms"])]
         lines += ["", f"![J&F against the start](j_and_f_{judge}.svg)"]
@@ -82,10 +84,7 @@ def _triple(row: dict[str, float]) -> tuple[float, float, float]:
 
 def _judge_name(settings: dict[str, Any], name: str) -> str:
     value = settings["judge" if name == TRAINED_BY else "second_judge"]
-    parts = [Path(value["path"]).name]
-    if value["tracker"]:
-        parts.append(Path(value["tracker"]).name)
-    return " with tracker ".join(parts)
+    return " with tracker ".join(p for p in (value["path"], value["tracker"]) if p)
 
 
 def _arm_table(arms: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from omni_training.experiment.settings import (
     START,
     SWAPPED,
     TRAINED_BY,
+    ExperimentSettings,
     settings_text,
 )
 from omni_training.experiment.statistics import (
@@ -72,7 +74,7 @@ def build_results(experiment: Experiment) -> dict[str, Any]:
     judges = {judge: _judge_results(experiment, judge) for judge in settings.judges}
     records = {m: read_json(experiment.record(m)) for m in settings.models() if m != START}
     return {
-        "settings": json.loads(settings_text(settings)),
+        "settings": _published_settings(settings),
         "clips": len(settings.clips()),
         "judges": judges,
         "contrasts": _contrasts(experiment),
@@ -80,6 +82,17 @@ def build_results(experiment: Experiment) -> dict[str, Any]:
         "cost": _cost(experiment, records),
         "environment": {"machine": platform.machine(), "python": platform.python_version()},
     }
+
+
+def _published_settings(settings: ExperimentSettings) -> dict[str, Any]:
+    """Return the settings with the last part of each path alone: where it lay says nothing to others."""
+    value: dict[str, Any] = json.loads(settings_text(settings))
+    value["start"] = Path(value["start"]).name
+    for judge in (value["judge"], value["second_judge"]):
+        for name in ("path", "tracker"):
+            if judge and judge[name]:
+                judge[name] = Path(judge[name]).name
+    return value
 
 
 def load_scores(experiment: Experiment, judge: str) -> dict[str, dict[str, Any]]:
