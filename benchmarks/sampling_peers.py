@@ -97,9 +97,15 @@ def bare_decode() -> Sampler:
 
     nothing = np.zeros((1, 1, 3), np.uint8)
 
+    class NoConverter:
+        def __call__(self, _: object) -> np.ndarray:
+            return nothing
+
+        picture = __call__
+
     def prepare(path: str, indices: list[int], size: Size) -> Callable[[], np.ndarray]:
         video = open_source(path)
-        file_video.RgbConverter.__call__ = lambda *_: nothing  # type: ignore[method-assign]
+        file_video.FileVideo._converter = lambda *_: NoConverter()  # type: ignore[method-assign,assignment]
 
         def work() -> np.ndarray:
             video._decode(indices, size, "bicubic", lambda *_: None)
