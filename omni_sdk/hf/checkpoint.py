@@ -27,6 +27,7 @@ from omni_sdk.hub import resolve
 from omni_sdk.manifest import AudioSpec, DecoderSpec, GrsSpec, SourceSpec, TokenSpec, VisionSpec
 
 _MAX_JSON_BYTES = 4 << 20
+_MAX_NANO_SIDE = 1024
 HUB_FILES = ("*.json", "*.safetensors", "README.md")
 """What is fetched of a checkpoint on the hub; nothing of it can run."""
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>")
@@ -172,8 +173,14 @@ def _from_nano(value: dict[str, Any]) -> dict[str, Any]:
 
 def _nano_preset(value: dict[str, Any]) -> Preset:
     """Return the small checkpoints' preset with the sizes at which this one was trained."""
-    low, high = int(value["image_size_lo"]) ** 2, int(value["image_size_hi"]) ** 2
-    return dataclasses.replace(NANO, video_pixels=(low, low), image_pixels=(high, high))
+    low, high = int(value["image_size_lo"]), int(value["image_size_hi"])
+    if not (1 <= low <= _MAX_NANO_SIDE and 1 <= high <= _MAX_NANO_SIDE):
+        raise ValueError(f"image_size_lo or image_size_hi, expected 1 to {_MAX_NANO_SIDE}")
+    # One pixel of slack: with none, rounding in `smart_resize` shrinks some square sources (350 x 350 to
+    # 128 instead of 144) by a whole token.
+    return dataclasses.replace(
+        NANO, video_pixels=(low * low, low * low + 1), image_pixels=(high * high, high * high + 1)
+    )
 
 
 def _vision(config: Any, value: dict[str, Any], preset: Preset) -> VisionSpec:

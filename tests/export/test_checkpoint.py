@@ -81,7 +81,12 @@ def test_small_checkpoints_settings(checkpoint):
     spec = read_spec(checkpoint)
     assert (spec.sampling, spec.prompts) == (NANO.sampling, NANO.prompts)
     assert (spec.audio.n_fft, spec.audio.hop_length, spec.audio.chunk_seconds) == (2048, 2000, 8)
-    assert (spec.vision.video_pixels, spec.vision.image_pixels) == ((2304, 2304), (9216, 9216))
+    assert (spec.vision.video_pixels, spec.vision.image_pixels) == ((2304, 2305), (9216, 9217))
+    (checkpoint / "preprocessor_config.json").write_text(json.dumps(nano | {"image_size_hi": 144}))
+    assert read_spec(checkpoint).vision.image_pixels == (20736, 20737)
+    (checkpoint / "preprocessor_config.json").write_text(json.dumps(nano | {"image_size_hi": -96}))
+    with pytest.raises(BundleError, match="image_size_hi"):
+        read_spec(checkpoint)
 
 
 def test_every_spelling_of_a_name():

@@ -29,7 +29,7 @@ def tiny_config() -> Any:
         seed=3,
         model=ModelConfig(
             hidden=32, layers=3, heads=2, kv_heads=1, intermediate=64, vision_hidden=32, vision_depth=1,
-            vision_heads=2, vision_intermediate=48, audio_hidden=32, image_pixels=96,
+            vision_heads=2, vision_intermediate=48, audio_hidden=32, image_pixels=112,
         ),
         dense=StageConfig(steps=4, learning_rate=2e-3, warmup=2, report=2),
         sound=StageConfig(steps=2, learning_rate=2e-3, warmup=1, report=2),

@@ -61,7 +61,7 @@ def test_packed_descriptions_equal_transformers_on_each_alone(learner: Any, toke
     batch = pack_rows([row], packed=True, patches=torch.from_numpy(patches[0]))
     with torch.no_grad():
         states = learner.states(batch)[0][0]
-    image = frames(scene, [step], 96, np.random.default_rng(1))[0]
+    image = frames(scene, [step], 112, np.random.default_rng(1))[0]
     starts = np.flatnonzero(np.diff(row.segments, prepend=-1))
     for start, (name, _) in zip(starts[1:], asked, strict=True):
         request, _ = maker.processor.ground_request(image, texts.describe(name))
@@ -114,8 +114,8 @@ def test_absent_descriptions_match_half(learner: Any) -> None:
                 half += any(o.color == color or o.shape == shape for o in seen)
             else:
                 assert name in names
-                assert 0 <= box[0] < box[2] <= 96
-                assert 0 <= box[1] < box[3] <= 96
+                assert 0 <= box[0] < box[2] <= 112
+                assert 0 <= box[1] < box[3] <= 112
     assert half / absent > 0.6
 
 
@@ -127,3 +127,11 @@ def test_half_of_the_patch_filters_see_just_change(learner: Any) -> None:
     responses = (filters * still).sum((1, 2, 3, 4))
     assert responses[half:].abs().max() < 1e-5
     assert responses[:half].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("side", [144, 157, 350, 384, 720])
+def test_square_sources_of_any_size_are_seen_at_the_size_of_training(
+    learner: Any, side: int
+) -> None:
+    assert learner.maker.processor.image_size(side, side) == (112, 112)
+    assert learner.maker.processor.frame_size(side, side) == (48, 48)

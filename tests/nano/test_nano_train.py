@@ -40,8 +40,8 @@ def test_every_stage_is_run_and_reported(trained: Path) -> None:
 
 def test_the_checkpoint_is_the_sdks(trained: Path, tiny_config: Any) -> None:
     loaded = load_thinker(trained / FINAL)
-    assert loaded.spec.vision.image_pixels == (96 * 96, 96 * 96)
-    assert loaded.spec.vision.video_pixels == (48 * 48, 48 * 48)
+    assert loaded.spec.vision.image_pixels == (112 * 112, 112 * 112 + 1)
+    assert loaded.spec.vision.video_pixels == (48 * 48, 48 * 48 + 1)
     assert loaded.model.config.text_config.hidden_size == tiny_config.model.hidden
     assert sum(f.stat().st_size for f in (trained / FINAL).iterdir()) < 1 << 20
 
