@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "mask_upsample_rows.h"
@@ -122,15 +123,19 @@ class SourceRow {
 Across makeAcross(int64_t in, int64_t out) {
   Axis axis = makeAxis(in, out);
   const int64_t blocks = (out + kBlock - 1) / kBlock;
+  const auto columns = static_cast<size_t>(blocks * kBlock);
   Across across;
+  across.lo = std::move(axis.lo);
+  across.w0 = std::move(axis.w0);
+  across.w1 = std::move(axis.w1);
+  across.lo.resize(columns, across.lo.back());
+  across.w0.resize(columns, across.w0.back());
+  across.w1.resize(columns, across.w1.back());
+  across.steps.resize(columns);
   across.compact = true;
-  for (int64_t i = 0; i < blocks * kBlock; ++i) {
-    const int64_t x = std::min(i, out - 1);
-    across.lo.push_back(axis.lo[x]);
-    across.w0.push_back(axis.w0[x]);
-    across.w1.push_back(axis.w1[x]);
-    across.steps.push_back(across.lo[i] - across.lo[i / kLanes * kLanes]);
-    if (across.steps.back() >= kLanes) across.compact = false;
+  for (size_t i = 0; i < columns; ++i) {
+    across.steps[i] = across.lo[i] - across.lo[i / kLanes * kLanes];
+    if (across.steps[i] >= kLanes) across.compact = false;
   }
   for (int64_t k = 0; k < blocks; ++k) {
     across.begins.push_back(across.lo[k * kBlock]);
@@ -155,10 +160,12 @@ BitPlane upsampleLogits(const float* logits, int64_t height, int64_t width, int6
     top.load(logits, down.lo[y]);
     bottom.load(logits, down.hi[y]);
     uint64_t* line = rows.line(y);
+    const float *topLow = top.low(), *topHigh = top.high();
+    const float *bottomLow = bottom.low(), *bottomHigh = bottom.high();
     for (int64_t k = 0; k < rows.words; ++k) {
-      if (std::min(top.low()[k], bottom.low()[k]) > threshold) {
+      if (std::min(topLow[k], bottomLow[k]) > threshold) {
         line[k] = ~uint64_t{0};
-      } else if (!(std::max(top.high()[k], bottom.high()[k]) <= threshold)) {
+      } else if (!(std::max(topHigh[k], bottomHigh[k]) <= threshold)) {
         line[k] = upsample::thresholdBetween(top.values(k), bottom.values(k), down.w0[y],
                                              down.w1[y], threshold);
       }
