@@ -42,7 +42,7 @@ PROMPT = 1024
 def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="no hidden size 2048, fewer rounds")
+    parser.add_argument("--quick", action="store_true", help="no hidden size 2048")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--cache", type=Path, default=Path("bench_models"), help="exported graphs")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
@@ -53,7 +53,7 @@ def main() -> int:
     sizes = arguments.hidden or ([512, 1024] if arguments.quick else [512, 1024, 2048])
     bench = Benchmark(
         "grs",
-        rounds=3 if arguments.quick else 5,
+        rounds=3,
         packages=("onnxruntime", "torch", "transformers"),
         clock="wall",
     )
