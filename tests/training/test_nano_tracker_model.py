@@ -117,32 +117,6 @@ def test_gradients_reach_every_weight_that_inference_uses(model) -> None:
     assert {n for n in untouched if not any(u in n for u in unused)} == set()
 
 
-def test_a_memory_that_was_opened_is_searched_for_what_looks_alike() -> None:
-    """Scores of a cell with its own memory stand out from those with others, without any position code."""
-    fresh, opened = new_model(SIZES, 3), new_model(SIZES, 3)
-    pixels = normalise(np.concatenate([images(seed) for seed in range(4)]))
-    open_memory(opened, pixels)
-    again = new_model(SIZES, 3)
-    open_memory(again, pixels)
-    assert all(torch.equal(v, again.state_dict()[n]) for n, v in opened.state_dict().items())
-
-    def advantage(model) -> float:
-        with torch.no_grad():
-            features = model.vision_encoder(pixels, return_dict=True).fpn_hidden_states[2]
-            memory = model.memory_encoder.projection(
-                model.memory_encoder.feature_projection(features)
-            )
-            layer = model.memory_attention.layers[0]
-            query = layer.cross_attn_image.q_proj(layer.layer_norm2(features.flatten(2).mT))
-            key = layer.cross_attn_image.k_proj(memory.flatten(2).mT)
-            scores = query @ key.mT / 128**0.5
-        own = torch.diagonal(scores, dim1=1, dim2=2).mean()
-        return float(own - scores.mean())
-
-    assert advantage(opened) > 1.5
-    assert abs(advantage(fresh)) < 0.5
-
-
 def test_a_model_is_a_function_of_its_seed() -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()

@@ -24,12 +24,6 @@ from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from omni_training.nano.tracker_config import TrackerSizes
 
-ALIKE_DEVIATION = 2.0
-"""Of the memory's attention scores over the cells of a frame, at the start of the second stage."""
-
-PLACE_SHARE = 0.6
-"""Of the bias towards the same place that is left then."""
-
 _DAMPED = ("attn.proj", "mlp.proj_out", "o_proj", "linear2")  # the last layers of residual branches
 _SMALL_TABLES = (
     "no_memory_embedding",
@@ -144,8 +138,6 @@ def open_memory(model: Sam2VideoModel, pixels: Tensor) -> None:
     - Memory attention ends in a normalisation; its gain and offset are set to those of the features which
       the decoder knows, so that attending starts as about the identity.
     - In the memory encoder the features are scaled to deviation 0.5, or they would drown the mask.
-    - Queries and keys of the cross attention are tied through the memory encoder: a cell of the picture starts
-      out looking for memories of cells that looked alike, and finds there whether they were on the object.
 
     Args:
         model: changed in place.
@@ -160,28 +152,6 @@ def open_memory(model: Sam2VideoModel, pixels: Tensor) -> None:
     spread = float(F.linear(tokens, projection.weight[:, :, 0, 0]).std())
     projection.weight.mul_(0.5 / spread)
     projection.bias.mul_(0.5 / spread)
-    to_memory = model.memory_encoder.projection.weight[:, :, 0, 0] @ projection.weight[:, :, 0, 0]
-    for layer in model.memory_attention.layers:
-        _tie_to_memory(layer, tokens, to_memory)
-
-
-def _tie_to_memory(layer: nn.Module, tokens: Tensor, to_memory: Tensor) -> None:
-    """Let a layer's cross attention start as a search for features that are alike.
-
-    Args:
-        layer: of the memory attention.
-        tokens: (B, hw, C) features of pictures.
-        to_memory: (M, C), what about becomes of features in a memory.
-    """
-    cross = layer.cross_attn_image
-    basis = torch.linalg.qr(cross.k_proj.weight)[0]  # (C, M), orthonormal columns
-    query = basis @ to_memory
-    keys = tokens @ to_memory.T @ basis.T
-    scores = layer.layer_norm2(tokens) @ query.T @ keys.transpose(1, 2) / math.sqrt(len(query))
-    cross.k_proj.weight.copy_(basis)
-    cross.q_proj.weight.copy_(query * (ALIKE_DEVIATION / float(scores.std(-1).mean())))
-    for projection in (cross.q_proj, cross.k_proj):
-        projection.bias.mul_(PLACE_SHARE)
 
 
 def _initialise_weights(
