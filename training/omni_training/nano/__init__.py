@@ -1,1 +1,1 @@
-"""The nano bundle made from nothing: its world as training data, its models, their training."""
+"""The nano bundle's models, made from nothing on the procedural world."""
