@@ -66,7 +66,10 @@ def page(results: dict[str, Any]) -> str:
         + ".",
     ]
     if len(s["seeds"]) < 3:
-        lines += ["", f"**Only {len(s['seeds'])} seed(s): the intervals say little about training luck.**"]
+        lines += [
+            "",
+            f"**Only {len(s['seeds'])} seed(s): the intervals say little about training luck.**",
+        ]
     for judge, table in results["judges"].items():
         lines += ["", f"## Judge: {judge}", "", *_arm_table(table["arms"])]
         lines += ["", f"![J&F against the start](j_and_f_{judge}.svg)"]
