@@ -5,7 +5,8 @@ What differs (NVIDIA's "Migrating Python Code from TensorRT 10.x to 11.x", read 
       the flag is deprecated and ignored. Both: precision comes from the graph; BuilderFlag.FP16 and its kin
       are not used here and do not exist in 11.x.
     - 10.x: trtexec needs --stronglyTyped. 11.x: it needs no option.
-    - Of what is called here nothing is among the APIs that 11.x removed (NVIDIA's list for 11.4).
+    - Of what is called here nothing is among those removed APIs of 11.4's list that could be read (the end
+      of the list could not).
     - JetPack stays on 10.x (JetPack 6.2: 10.3); 11.x does not support it.
 
 Status: not run (no TensorRT where this was written). Calls are those of NVIDIA's Python API reference for
