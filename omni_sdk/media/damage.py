@@ -32,7 +32,8 @@ from omni_sdk.media.packets import PacketTable
 # packet m, so n - m >= has_b_frames - r. With has_b_frames = r + t, t more frames than needed are held
 # back and no flag is lost. At the end the thread that drains gives out all the rest at once, so that t - 1
 # packets without a picture go before. (Measured on 1280x720, one bit flipped per file: without both, 2 and 4
-# threads lost flags; without the packets at the end 4 threads lost 5 of 50; with both, 0 of 59 at 2, 3 and 4.)
+# threads lost flags; without the packets at the end 4 threads lost 5 of 50; with both, 2 to 4 threads none
+# of 59.)
 # What fills the damage may still differ from run to run, and an error is told late: where anything was
 # flagged, refused or did not come, the group is decoded again with one thread.
 FLAGGED_LATE = frozenset({"h264"})
