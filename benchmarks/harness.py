@@ -218,6 +218,7 @@ class Benchmark:
 
     def bar_value(self, name: str, value: float, *, at_least: float) -> None:
         """Require a value, measured elsewhere."""
+        value = float(value)  # may be numpy's, which json does not know
         self.bars.append(
             {"name": name, "value": value, "bar": at_least, "holds": value >= at_least}
         )
