@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Pin the order of float sums, and leave the other core to others."""
+    """Pin the order of float sums, in the session's trainings too, and leave the other core to others."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
