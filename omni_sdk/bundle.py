@@ -6,6 +6,7 @@ that it is listed, regular, inside, with one hard link, of the stated size and S
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -137,18 +138,16 @@ def _as_variant(graph: GraphSpec, name: str) -> GraphSpec:
     variant = graph.variants.get(name)
     if variant is None:
         return graph
+    own = {
+        f.name: getattr(variant, f.name)
+        for f in dataclasses.fields(variant)
+        if f.name != "cache_dtype"
+    }
     return replace(
         graph,
         inputs=_with_cache_dtype(graph.inputs, variant.cache_dtype),
         outputs=_with_cache_dtype(graph.outputs, variant.cache_dtype),
-        file=variant.file,
-        data=variant.data,
-        precision=variant.precision,
-        backends=variant.backends,
-        golden=variant.golden,
-        golden_tolerance=variant.golden_tolerance,
-        weight_bytes=variant.weight_bytes,
-        left_padding=variant.left_padding,
+        **own,
     )
 
 

@@ -140,9 +140,11 @@ def mixed_scorer(
             ids, store = open_refavs_samples(source["root"], open_model(bundle), seed=seed, **given)
             rows |= dict.fromkeys(ids, store)
 
+    load_video = load_videos(visits, tracker.image_size)
+
     def load(sample_id: str) -> RewardClip:
         if sample_id in rows:
             return rows[sample_id].reward_clip(sample_id, tracker.image_size)
-        return load_videos(visits, tracker.image_size)(sample_id)
+        return load_video(sample_id)
 
     return ClipScorer(load, grounder, tracker, max_clips=max_clips)

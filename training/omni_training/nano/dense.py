@@ -12,6 +12,7 @@ from omni_sdk.demo.render import object_map
 from omni_sdk.demo.scene import Scene
 from omni_sdk.demo.sound import waveform
 from omni_sdk.demo.world import COLORS, SHAPES, STAGE, STEPS
+from omni_sdk.dus.boxes import mask_box, whole_pixels
 from omni_sdk.grs.mel import log_mel
 from omni_sdk.grs.patches import patchify
 from torch import Tensor, nn
@@ -207,5 +208,7 @@ def sound_batch(rng: np.random.Generator, maker: RowMaker, count: int) -> tuple[
 
 
 def _box(pixels: NDArray[np.bool_]) -> list[float]:
-    ys, xs = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
-    return [float(v) / len(pixels) for v in (xs[0], ys[0], xs[-1] + 1, ys[-1] + 1)]
+    """Return the box of a mask that has pixels, in units of the picture's side."""
+    box = mask_box(pixels)
+    assert box is not None
+    return [v / len(pixels) for v in whole_pixels(box)]

@@ -12,6 +12,7 @@ from omni_sdk.demo.render import object_map
 from omni_sdk.demo.scene import Scene, draw_scene
 from omni_sdk.demo.sound import waveform
 from omni_sdk.demo.world import COLORS, DURATION_SECONDS, NEXT, SHAPES, STEP_SECONDS, STEPS, Rules
+from omni_sdk.dus.boxes import mask_box, whole_pixels
 from omni_sdk.grs.processor import Processor
 from omni_sdk.media.clock import Clock
 from omni_sdk.stages import Observation
@@ -113,12 +114,12 @@ class RowMaker:
         visible, unsure = [], set()
         for index, item in enumerate(scene.objects):
             pixels = seen == index + 1
-            area = int(pixels.sum())
-            if not area:
+            area, box = int(pixels.sum()), mask_box(pixels)
+            if box is None:
                 continue
             visible.append(item)
             if area >= MIN_VISIBLE * _full_area(item.shape, item.radius, side[0]):
-                boxes[item.name] = _tight_box(pixels)
+                boxes[item.name] = whole_pixels(box)
             else:
                 unsure.add(item.name)
         found: list[tuple[str, tuple[int, int, int, int] | None]] = list(boxes.items())
@@ -220,8 +221,3 @@ def _full_area(shape: str, radius: int, side: int) -> float:
     thick = 2 * int(radius * (0.33 if shape == "cross" else 0.42)) + 1
     area = long * thick if shape != "cross" else 2 * long * thick - thick**2
     return area * unit**2
-
-
-def _tight_box(pixels: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    ys, xs = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
-    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
