@@ -282,12 +282,22 @@ class DusSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingSpec:
+    """How weights were made: the command that makes them again, its seed, and how many weights there are."""
+
+    command: str
+    seed: int
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """Where a half came from: a checkpoint's id or folder name, its revision and its licence."""
+    """Where a half came from: a checkpoint's id or folder name, its revision, its licence, its training."""
 
     checkpoint: str
     revision: str | None
     license: str
+    training: TrainingSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

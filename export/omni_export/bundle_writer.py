@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import onnx
@@ -16,8 +17,9 @@ from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError
 from omni_sdk.hf.checkpoint import HUB_FILES, license_of, open_thinker
 from omni_sdk.hub import resolve
-from omni_sdk.manifest import SCHEMA_VERSION, Manifest, SourceSpec
+from omni_sdk.manifest import SCHEMA_VERSION, Manifest, SourceSpec, TrainingSpec
 from omni_sdk.parity_gate import GatedLoader
+from omni_sdk.schema import from_dict
 
 from omni_export.onnx_export import check_operators
 from omni_export.placing import check_target, move_into_place
@@ -139,7 +141,7 @@ def _add_thinker(
         local_files_only=options.local_files_only,
     )
     shutil.copyfile(checkpoint.tokenizer, directory / "tokenizer.json")
-    source = _with_license(checkpoint.source, options, "grs")
+    source = _complete(checkpoint.source, checkpoint.tokenizer.parent, options, "grs")
     draft = export_thinker(
         checkpoint,
         replace(draft, sources=draft.sources | {"grs": source}),
@@ -176,12 +178,36 @@ def _add_tracker(
     )
     return replace(
         draft,
-        sources=draft.sources | {"dus": _with_license(source, options, "dus")},
+        sources=draft.sources | {"dus": _complete(source, checkpoint, options, "dus")},
         graphs=draft.graphs | graphs,
         dus=spec,
         parity=(*draft.parity, *rows),
     )
 
 
-def _with_license(source: SourceSpec, options: ExportOptions, half: str) -> SourceSpec:
-    return replace(source, license=options.licenses.get(half, source.license))
+def _complete(
+    source: SourceSpec, checkpoint: Path, options: ExportOptions, half: str
+) -> SourceSpec:
+    """Add the licence that the caller names, and what the checkpoint says of its training."""
+    return replace(
+        source,
+        license=options.licenses.get(half, source.license),
+        training=training_of(checkpoint),
+    )
+
+
+def training_of(checkpoint: Path) -> TrainingSpec | None:
+    """Return what a checkpoint's training.json says of its making, as `omni-train nano` writes it; or None.
+
+    Raises:
+        BundleError: the file lacks something or is malformed.
+    """
+    path = checkpoint / "training.json"
+    if not path.is_file():
+        return None
+    names = [f.name for f in fields(TrainingSpec)]
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return from_dict(TrainingSpec, {name: value[name] for name in names})
+    except (ValueError, KeyError, TypeError) as e:
+        raise BundleError(f"{path}: expected an object with {', '.join(names)} ({e!r})") from e

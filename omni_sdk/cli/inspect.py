@@ -44,6 +44,8 @@ def _bundle(target: str) -> str:
     for part, source in manifest.sources.items():
         revision = f" at {source.revision}" if source.revision else ""
         lines.append(f"{part}: from {source.checkpoint}{revision} ({source.license})")
+        if (made := source.training) is not None:
+            lines.append(f"     {made.parameters:,} weights, made by `{made.command}`")
     rows = [
         (
             name,

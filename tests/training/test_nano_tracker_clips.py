@@ -13,12 +13,10 @@ from omni_training.nano.tracker_unroll import FrameOutput
 
 from omni_sdk.metrics.boxes import box_iou
 
-RULES = ("shipped", "next")
-
 
 def batch(seed: int, length: int = 5, clips: int = 3) -> TrackingBatch:
     rng = np.random.default_rng(seed)
-    return draw_batch(rng, side=96, clips=clips, objects=3, length=length, rules=RULES)
+    return draw_batch(rng, side=96, clips=clips, objects=3, length=length)
 
 
 def test_a_batch_is_a_function_of_its_generator() -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from omni_training.cli import main
 from omni_training.nano import tracker as training
+from omni_training.nano import tracker_report
 from omni_training.nano.tracker import draw_step, forward, learning_rate, train_tracker
 from omni_training.nano.tracker_checkpoint import FILE, fingerprint, load_progress
-from omni_training.nano.tracker_command import add_tracker_arguments, main, settings
 from omni_training.nano.tracker_config import StageConfig, TrackerConfig, TrackerSizes
 from omni_training.nano.tracker_evaluate import (
     TrackScore,
@@ -26,6 +25,7 @@ from omni_training.nano.tracker_model import new_model
 from omni_training.nano.tracker_unroll import TrackerUnroll
 from omni_training.safety import TrainingDivergedError
 
+from omni_sdk.demo.world import NEXT
 from omni_sdk.errors import BundleError
 from omni_sdk.hf.sam2_checkpoint import load_model
 
@@ -211,17 +211,24 @@ def test_clips_are_judged_from_arrays_and_from_files(trained) -> None:
     assert 0 <= evaluate_clips(model, clips=1, frames=4, last=True, error=0.1)["j_visible"] <= 1
 
 
-def test_the_command_trains_and_judges(trained, tmp_path, capsys) -> None:
-    assert main(["--out", str(tmp_path / "none"), "--evaluate"]) == 1
+def test_the_command_judges_a_tracker(trained, tmp_path, capsys, monkeypatch) -> None:
+    assert main(["nano", "--out", str(tmp_path), "--evaluate", str(tmp_path / "none")]) == 1
     assert "cannot be read" in capsys.readouterr().err
-    shutil.copytree(trained / "tracker", tmp_path / "tracker")
-    assert main(["--out", str(tmp_path), "--evaluate", "--clips", "1", "--rules", "shipped"]) == 0
-    values = json.loads(capsys.readouterr().out)
-    assert values.keys() == {"boxes", "true_boxes", "wrong_boxes", "true_boxes_backward"}
-    options = argparse.ArgumentParser()
-    add_tracker_arguments(options)
-    config = settings(options.parse_args(["--out", "x", "--seed", "3", "--clip-steps", "7"]))
-    assert (config.seed, config.clip.steps, config.box) == (3, 7, TrackerConfig().box)
+    monkeypatch.setattr(tracker_report, "NEXT", dataclasses.replace(NEXT, families=("direct",)))
+    evaluate = ["--evaluate", str(trained / "tracker"), "--clips", "1"]
+    assert main(["nano", "--out", str(tmp_path), *evaluate]) == 0
+    path = Path(capsys.readouterr().out.splitlines()[-1])
+    assert path == tmp_path / "evaluation-tracker-frames.json"
+    table = json.loads(path.read_text())["table"]
+    assert table.keys() == {"boxes", "true_boxes", "wrong_boxes", "true_boxes_backward"}
+
+
+def test_scaling_changes_the_steps_of_both_stages() -> None:
+    config, half = TrackerConfig(), TrackerConfig().scaled(0.5)
+    assert (half.box.steps, half.clip.steps) == (config.box.steps // 2, config.clip.steps // 2)
+    assert config.scaled(1.0) == config
+    with pytest.raises(ValueError, match="above 0"):
+        config.scaled(0)
 
 
 def test_it_is_exported_and_tracks_alike(trained, tmp_path) -> None:

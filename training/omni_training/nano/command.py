@@ -3,41 +3,111 @@
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
+from pathlib import Path
 
 import torch
+from omni_sdk.errors import BundleError
 
-from omni_training.nano.config import NanoConfig
+from omni_training.nano.config import STAGES, NanoConfig
+from omni_training.nano.provenance import write_record
+from omni_training.nano.tracker import STAGES as TRACKER_STAGES
+from omni_training.nano.tracker import train_tracker
+from omni_training.nano.tracker_config import TrackerConfig
 from omni_training.nano.train import train
+
+DESCRIPTION = "Coloured shapes and tones: the real architectures with a few million weights, for demo and tests"
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train or evaluate; see `omni_training.nano.arguments`.
+    """Train and export, or evaluate; see `omni_training.nano.arguments`.
 
     Raises:
-        OmniError: the folder belongs to another training, a loss diverged, a checkpoint cannot be read.
+        OmniError: the folder belongs to another training, a loss diverged, a checkpoint cannot be read, the
+            export failed.
     """
     torch.set_num_threads(arguments.threads)
     if arguments.evaluate is not None:
-        from omni_training.nano.evaluate import evaluate_into
-
-        path = evaluate_into(
-            arguments.out,
-            arguments.evaluate,
-            clips=arguments.clips,
-            mp4=arguments.mp4,
-            device=arguments.device,
-            say=lambda line: print(line, flush=True),
-        )
-        print(path)
+        print(_evaluate(arguments))
         return 0
-    config = NanoConfig(seed=arguments.seed).scaled(arguments.minutes_scale)
-    final = train(
-        arguments.out,
-        config,
-        until=arguments.stage,
-        device=arguments.device,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    print(final if final is not None else f"stopped after stage {arguments.stage}")
+    if arguments.only != "tracker" and not _train_thinker(arguments):
+        print(f"stopped after stage {arguments.stage}")
+        return 0
+    if arguments.only != "thinker":
+        _train_tracker(arguments)
+    if arguments.only is None:
+        print(export(arguments.out))
     return 0
+
+
+def _train_thinker(arguments: argparse.Namespace) -> bool:
+    """Return whether it came to its end."""
+    scale = arguments.minutes_scale
+    config = NanoConfig(seed=arguments.seed).scaled(scale)
+    until = arguments.stage or STAGES[-1]
+    made = train(arguments.out, config, until=until, device=arguments.device, say=_tell)
+    if made is not None:
+        write_record(made, config.seed, scale, {s: getattr(config, s).steps for s in STAGES})
+        print(made)
+    return made is not None
+
+
+def _train_tracker(arguments: argparse.Namespace) -> None:
+    scale = arguments.minutes_scale
+    config = TrackerConfig(seed=arguments.seed).scaled(scale)
+    made = train_tracker(config, arguments.out, resume=True, device=arguments.device, say=_tell)
+    assert made is not None  # None only where the caller sets a number of steps
+    write_record(made, config.seed, scale, {s: getattr(config, s).steps for s in TRACKER_STAGES})
+    print(made)
+
+
+def export(out: Path) -> Path:
+    """Make DIR/bundle of DIR/thinker and DIR/tracker in a process of `omni-export`, which no import leads to.
+
+    Raises:
+        BundleError: it failed; what it said was printed.
+    """
+    bundle = out / "bundle"
+    command = [sys.executable, "-m", "omni_export.cli", "onnx", "--compact", "--force"]
+    command += ["--name", "nano", "--description", DESCRIPTION, "--out", str(bundle)]
+    for option, half in (("grs", "thinker"), ("dus", "tracker")):
+        command += [f"--{option}", str(out / half), f"--{option}-license", "Apache-2.0"]
+    if subprocess.run(command, check=False).returncode:
+        raise BundleError(f"{bundle}: not made; `omni-export onnx` failed, see above")
+    return bundle
+
+
+def _evaluate(arguments: argparse.Namespace) -> Path:
+    checkpoint: Path = arguments.evaluate
+    try:
+        kind = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise BundleError(
+            f"{checkpoint}: no checkpoint of a thinker or tracker, its config.json cannot be read ({e})"
+        ) from e
+    if kind == "sam2_video":
+        from omni_training.nano.tracker_evaluate import evaluate_tracker_into
+
+        return evaluate_tracker_into(
+            arguments.out, checkpoint, clips=arguments.clips, mp4=arguments.mp4, say=_show
+        )
+    from omni_training.nano.evaluate import evaluate_into
+
+    return evaluate_into(
+        arguments.out,
+        checkpoint,
+        clips=arguments.clips,
+        mp4=arguments.mp4,
+        device=arguments.device,
+        say=_show,
+    )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _show(line: str) -> None:
+    print(line, flush=True)

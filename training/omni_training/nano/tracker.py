@@ -165,7 +165,6 @@ class _Run:
             clips=CALIBRATION_FRAMES,
             objects=1,
             length=1,
-            rules=self._config.rules,
         )
         return batch.pixels.to(self._model.device)
 
@@ -189,10 +188,9 @@ class _Run:
 
     def _evaluate(self, name: str, step: int) -> None:
         config = self._config
-        rules = config.rules[-1]
-        values = evaluate_boxes(self._model, rules=rules, clips=4 * config.evaluation_clips)
+        values = evaluate_boxes(self._model, clips=4 * config.evaluation_clips)
         if name == "clip":
-            values |= evaluate_clips(self._model, rules=rules, clips=config.evaluation_clips)
+            values |= evaluate_clips(self._model, clips=config.evaluation_clips)
         self._write({"stage": name, "step": step, "evaluation": True} | values)
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -223,7 +221,6 @@ def draw_step(config: TrackerConfig, name: str, step: int) -> tuple[TrackingBatc
         clips=clips,
         objects=stage.objects,
         length=length,
-        rules=config.rules,
     )
     return batch, trusting
 

@@ -8,7 +8,7 @@ Note [Variation]
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from omni_sdk.demo.render import mask_box, object_map, render
 from omni_sdk.demo.scene import Scene, SceneObject, draw_scene
-from omni_sdk.demo.world import DURATION_SECONDS, NEXT, SHIPPED, STAGE, Rules
+from omni_sdk.demo.world import DURATION_SECONDS, NEXT, STAGE
 from omni_sdk.hf.sam2_checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from torch import Tensor
 
@@ -30,8 +30,6 @@ PRESENT_PIXELS = 8
 
 PROMPT_PIXELS = 30
 """Visible pixels from which an object can be prompted."""
-
-RULES: dict[str, Rules] = {rules.name: rules for rules in (SHIPPED, NEXT)}
 
 Times = NDArray[np.float64]
 
@@ -83,7 +81,6 @@ def draw_batch(
     clips: int,
     objects: int,
     length: int,
-    rules: Sequence[str],
 ) -> TrackingBatch:
     """Draw clips and prompts.
 
@@ -93,13 +90,12 @@ def draw_batch(
         clips: B.
         objects: per clip, at most.
         length: L in frames.
-        rules: names of the world's rules, drawn from for each clip.
     """
     first = 0 if rng.random() < 0.6 else int(rng.integers(length))
     prompted = {first}
     if length > 2 and rng.random() < 0.3:
         prompted.add(int(rng.integers(length)))
-    drawn = [_draw_clip(rng, side, objects, length, sorted(prompted), rules) for _ in range(clips)]
+    drawn = [_draw_clip(rng, side, objects, length, sorted(prompted)) for _ in range(clips)]
     owners = [(n, target) for n, clip in enumerate(drawn) for target in clip.targets]
     masks = np.stack([drawn[n].maps == target + 1 for n, target in owners])
     visible = masks.sum((2, 3)) / FINE**2
@@ -131,11 +127,10 @@ def _draw_clip(
     objects: int,
     length: int,
     prompted: list[int],
-    rules: Sequence[str],
 ) -> _Clip:
     """Draw until an object can be seen on all prompted frames."""
     while True:
-        scene = draw_scene(rng, rules=RULES[rules[int(rng.integers(len(rules)))]])
+        scene = draw_scene(rng, rules=NEXT)
         times = _draw_times(rng, length)
         scene = replace(scene, objects=tuple(_vary(rng, list(scene.objects), times)))
         hidden = _draw_hidden(rng, len(scene.objects), length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from omni_sdk.demo.world import STAGE
@@ -86,7 +87,6 @@ class TrackerConfig:
 
     Attributes:
         seed: of the weights and of every clip.
-        rules: names of the world's rules; clips are drawn from all alike, evaluation is on the last.
         sizes: of the model.
         box: stage 1, a box gives a mask on single frames.
         clip: stage 2, clips are unrolled through the memory.
@@ -97,10 +97,9 @@ class TrackerConfig:
     """
 
     seed: int = 0
-    rules: tuple[str, ...] = ("shipped", "next")
     sizes: TrackerSizes = field(default_factory=TrackerSizes)
     box: StageConfig = StageConfig(
-        steps=800,
+        steps=1000,
         clips=14,
         objects=3,
         frames=(1, 1),
@@ -110,7 +109,7 @@ class TrackerConfig:
         balance=(1.2, -0.4),
     )
     clip: StageConfig = StageConfig(
-        steps=1400,
+        steps=2000,
         clips=4,
         objects=3,
         frames=(4, 10),
@@ -123,3 +122,22 @@ class TrackerConfig:
     evaluate_every: int = 200
     evaluation_clips: int = 12
     checkpoint_seconds: float = 120.0
+
+    def scaled(self, factor: float) -> TrackerConfig:
+        """Return the same training with `factor` times the steps in every stage.
+
+        Raises:
+            ValueError: a factor that is not above 0.
+        """
+        if not factor > 0:
+            raise ValueError(f"the scale must be above 0, got {factor}")
+        return dataclasses.replace(
+            self,
+            box=_scaled(self.box, factor),
+            clip=_scaled(self.clip, factor),
+            evaluation_clips=max(1, round(self.evaluation_clips * min(1.0, factor))),
+        )
+
+
+def _scaled(stage: StageConfig, factor: float) -> StageConfig:
+    return dataclasses.replace(stage, steps=max(1, round(stage.steps * factor)))

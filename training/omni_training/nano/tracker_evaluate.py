@@ -17,7 +17,7 @@ from omni_sdk.config import TrackingConfig
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.render import mask_box, object_map, render
 from omni_sdk.demo.scene import Scene, make_scene
-from omni_sdk.demo.world import DURATION_SECONDS, held_out_seed
+from omni_sdk.demo.world import DURATION_SECONDS, NEXT, held_out_seed
 from omni_sdk.dus.masks import rle_decode
 from omni_sdk.hf.sam2_checkpoint import dus_spec
 from omni_sdk.hf.tracker import HfTracker
@@ -28,7 +28,7 @@ from omni_sdk.results import BundleInfo
 from omni_sdk.stages import KeyframePrompt, Tracker, TrackerFrame
 from transformers import Sam2VideoModel
 
-from omni_training.nano.tracker_clips import RULES, perturb_box
+from omni_training.nano.tracker_clips import perturb_box
 
 TRUTH_SIDE = 384
 PROMPT_AREA = 0.002
@@ -93,7 +93,6 @@ class TrackScore:
 def evaluate_clips(
     model: Sam2VideoModel,
     *,
-    rules: str = "next",
     clips: int = 12,
     frames: int = 16,
     error: float = 0.0,
@@ -104,7 +103,6 @@ def evaluate_clips(
 
     Args:
         model: on any device.
-        rules: of the world, by name.
         clips: how many; the families take turns.
         frames: evenly spaced in each clip.
         error: of the boxes; see `perturb_box`.
@@ -118,7 +116,7 @@ def evaluate_clips(
     tracker = as_tracker(model)
     times = [t * DURATION_SECONDS / frames for t in range(frames)]
     scores: list[TrackScore] = []
-    for number, scene in enumerate(_held_out(rules, clips, first_clip)):
+    for number, scene in enumerate(_held_out(clips, first_clip)):
         source = SceneFrames(scene, tracker.image_size, times)
 
         def track(prompt: KeyframePrompt, source: SceneFrames = source) -> Masks:
@@ -135,7 +133,6 @@ def evaluate_clips(
 def evaluate_files(
     model: Sam2VideoModel | Tracker,
     *,
-    rules: str = "next",
     clips: int = 12,
     fps: float = 8.0,
     error: float = 0.0,
@@ -152,7 +149,7 @@ def evaluate_files(
     scores: list[TrackScore] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
-        for number, scene in enumerate(_held_out(rules, clips, first_clip)):
+        for number, scene in enumerate(_held_out(clips, first_clip)):
             truth = write_clip(scene, path, size=(TRUTH_SIDE, TRUTH_SIDE), fps=fps)
 
             def track(prompt: KeyframePrompt) -> Masks:
@@ -166,7 +163,7 @@ def evaluate_files(
 
 
 def evaluate_boxes(
-    model: Sam2VideoModel, *, rules: str = "next", clips: int = 40, first_clip: int = 0
+    model: Sam2VideoModel, *, clips: int = 40, first_clip: int = 0
 ) -> dict[str, float]:
     """Return the IoU of the mask that a box gives, on one frame per held-out clip.
 
@@ -174,7 +171,7 @@ def evaluate_boxes(
     """
     tracker = as_tracker(model)
     ious: dict[str, list[float]] = {"box_iou": [], "box_iou_wrong": []}
-    for number, scene in enumerate(_held_out(rules, clips, first_clip)):
+    for number, scene in enumerate(_held_out(clips, first_clip)):
         rng = np.random.default_rng(number)
         times = [float(rng.uniform(2, 7))]
         source = SceneFrames(scene, tracker.image_size, times)
@@ -255,8 +252,8 @@ def _maps(scene: Scene, times_seconds: Sequence[float]) -> NDArray[np.uint8]:
     return np.stack([object_map(scene, t, size) for t in times_seconds])
 
 
-def _held_out(rules: str, clips: int, first_clip: int) -> Iterator[Scene]:
-    families = RULES[rules].families
+def _held_out(clips: int, first_clip: int) -> Iterator[Scene]:
+    families = NEXT.families
     for index in range(clips):
         family, number = families[index % len(families)], first_clip + index // len(families)
-        yield make_scene(held_out_seed(family, number), family, RULES[rules])
+        yield make_scene(held_out_seed(family, number), family, NEXT)

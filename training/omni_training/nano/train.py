@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omni_sdk._version import __version__
-from omni_sdk.demo.world import NEXT
 from omni_sdk.errors import OmniError
 from omni_sdk.grs.processor import Processor
 from omni_sdk.hf.checkpoint import read_spec
@@ -34,7 +32,6 @@ from omni_training.safety import TrainingDivergedError
 STATE = "state.safetensors"
 LOG = "log.jsonl"
 FINAL = "thinker"
-RECORD = "training.json"
 
 
 class NanoStateError(OmniError, ValueError):
@@ -80,31 +77,7 @@ def train(
         return None
     final = folder / FINAL
     save_thinker(run.learner.thinker, run.tokenizer, config.model, final)
-    record = json.dumps(provenance(final, config), indent=1) + "\n"
-    (final / RECORD).write_text(record, encoding="utf-8")
     return final
-
-
-def provenance(checkpoint: Path, config: NanoConfig) -> dict[str, Any]:
-    """Return what a bundle made from a checkpoint should say of its origin.
-
-    Returns:
-        "command" that makes it again, "seed", "parameters", "weights_bytes", "rules" of the world, steps of
-        each "stages", and the versions of omni-sdk and torch.
-    """
-    scale = config.sft.steps / NanoConfig().sft.steps
-    scaled = "" if scale == 1 else f" --minutes-scale {scale:g}"
-    weights = load_file(checkpoint / "model.safetensors")
-    return {
-        "command": f"omni-train nano --out DIR --seed {config.seed}{scaled}",
-        "seed": config.seed,
-        "parameters": sum(tensor.numel() for tensor in weights.values()),
-        "weights_bytes": (checkpoint / "model.safetensors").stat().st_size,
-        "rules": NEXT.name,
-        "stages": {stage: getattr(config, stage).steps for stage in STAGES},
-        "omni_sdk": __version__,
-        "torch": torch.__version__,
-    }
 
 
 class _Run:

@@ -1,0 +1,73 @@
+"""A tracker's checkpoint on held-out clips, from true boxes, wrong ones, and backward in time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from omni_sdk.demo.world import NEXT
+from omni_sdk.hf.sam2_checkpoint import load_model
+
+from omni_training.nano.tracker_evaluate import (
+    WRONG_BOX_ERROR,
+    evaluate_boxes,
+    evaluate_clips,
+    evaluate_files,
+)
+
+PROMPTS: dict[str, dict[str, float | bool]] = {
+    "true_boxes": {},
+    "wrong_boxes": {"error": WRONG_BOX_ERROR},
+    "true_boxes_backward": {"last": True},
+}
+
+
+def evaluate_tracker_into(
+    folder: Path,
+    checkpoint: Path,
+    *,
+    clips: int,
+    mp4: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Examine a tracker on the CPU.
+
+    Args:
+        folder: gets evaluation-NAME-frames.json or -mp4.json; made if needed.
+        checkpoint: folder in transformers' layout.
+        clips: of each family.
+        mp4: read the clips from mp4 files of 8 frames/s; else 16 frames of each, never encoded.
+        say: told a line per row of the table.
+
+    Returns:
+        The JSON file; its measures are those of `evaluate_boxes` and `summarise_tracks`.
+
+    Raises:
+        BundleError: the checkpoint is incomplete, or not of a known layout.
+    """
+    model = load_model(checkpoint)
+    judge, count = evaluate_files if mp4 else evaluate_clips, clips * len(NEXT.families)
+    start = time.perf_counter()
+    table = {"boxes": evaluate_boxes(model, clips=count)}
+    say(_row("boxes", table["boxes"]))
+    for name, options in PROMPTS.items():
+        table[name] = judge(model, clips=count, **options)  # type: ignore[arg-type]
+        say(_row(name, table[name]))
+    source = "mp4" if mp4 else "frames"
+    value = {
+        "checkpoint": checkpoint.name,
+        "clips_per_family": clips,
+        "source": source,
+        "seconds": round(time.perf_counter() - start),
+        "table": table,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"evaluation-{checkpoint.name}-{source}.json"
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _row(name: str, values: dict[str, float]) -> str:
+    return f"{name:<20}" + "  ".join(f"{key} {value:.4g}" for key, value in values.items())
