@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 SIDE = 128
 
+os.environ["OMP_NUM_THREADS"] = "1"
+"""Read by torch when it is imported, in child processes too: pins the order of float sums, and leaves the
+other core to others."""
+
 
 def tiny_config(side: int) -> Sam2VideoConfig:
     """1.4 M parameters; 128 channels, so that a pointer is split into two tokens as in real ones (four)."""

@@ -21,11 +21,6 @@ from omni_sdk.manifest import SCHEMA_VERSION, Manifest
 SIDE = 128
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def checkpoint(sam2_checkpoint: Path) -> Path:
     return sam2_checkpoint

@@ -160,10 +160,8 @@ def nano_spec(spec: GrsSpec, nano_audio_spec: AudioSpec) -> GrsSpec:
 @pytest.fixture(scope="session")
 def rope_oracle():
     """transformers' thinker with the real position settings; its weights are never touched."""
-    import torch
     from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
-    torch.set_num_threads(1)
     ids = {text: i for i, text in enumerate(SPECIALS)}
     config = Qwen2_5OmniThinkerConfig(
         audio_config={

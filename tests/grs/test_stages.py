@@ -183,7 +183,6 @@ class TorchThinker:
 def nano(nano_directory, nano_spec):
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-    torch.set_num_threads(1)
     model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
         nano_directory, dtype=torch.float32
     ).eval()

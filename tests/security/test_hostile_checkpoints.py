@@ -53,7 +53,6 @@ def tripwire(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a random tracker of the real class, as small as it gets."""
-    torch.set_num_threads(1)
     backbone = {
         "model_type": "sam2_hiera_det_model",
         "hidden_size": 8,

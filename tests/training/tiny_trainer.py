@@ -103,7 +103,6 @@ class Killed:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
     mode, checkpoint, output_dir, report = sys.argv[1], *map(Path, sys.argv[2:5])
     if mode == "two-processes":
         trainer = make(
