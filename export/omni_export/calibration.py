@@ -13,10 +13,11 @@ from omni_sdk.bundle import Bundle
 from omni_sdk.config import GenerationConfig, PipelineConfig
 from omni_sdk.engines.base import Engine, EngineLoader
 from omni_sdk.errors import BundleError
+from omni_sdk.grs.cache import empty_cache
 from omni_sdk.grs.processor import Processor
 from omni_sdk.grs.reasoner import ThinkerReasoner
 from omni_sdk.grs.thinker import GraphThinker
-from omni_sdk.manifest import DecoderSpec, ParityRow
+from omni_sdk.manifest import GraphSpec, ParityRow
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.pipeline import Pipeline
 from omni_sdk.results import BundleInfo
@@ -33,11 +34,11 @@ class Calibration:
 
     Attributes:
         completions: for each clip the calls of one completion, the prompt's first, without the cache.
-        decoder: shapes of the decoder.
+        decoder: the recorded graph.
     """
 
     completions: tuple[tuple[Arrays, ...], ...]
-    decoder: DecoderSpec
+    decoder: GraphSpec
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -49,16 +50,8 @@ class Calibration:
                 "inputs_embeds": np.concatenate([c["inputs_embeds"] for c in calls], 1),
                 "position_ids": np.concatenate([c["position_ids"] for c in calls], 2),
                 "attention_mask": calls[-1]["attention_mask"],
-                **self.empty_cache(),
+                **empty_cache(self.decoder),
             }
-
-    def empty_cache(self) -> Arrays:
-        """Return cache inputs of length 0."""
-        spec = self.decoder
-        empty = np.zeros((1, spec.num_kv_heads, 0, spec.head_dim), np.float32)
-        return {
-            f"past.{i}.{part}": empty for i in range(spec.num_layers) for part in ("key", "value")
-        }
 
 
 def record(
@@ -94,21 +87,23 @@ def record(
         recorder.calls.clear()
         pipeline.ask(clip, question, config=config)
         completions.append(tuple(recorder.calls))
-    return Calibration(tuple(completions), bundle.grs.decoder)
+    return Calibration(tuple(completions), bundle.graph(DECODER))
 
 
 def clip_row(
-    calibration: Calibration, reference: Engine, other: Engine, name: str, allowed: float
+    calibration: Calibration,
+    bundle: Bundle,
+    variant: Bundle,
+    name: str,
+    loader: EngineLoader,
+    allowed: float,
 ) -> ParityRow:
     """Compare the greedy choices of two decoders over the recorded calls, each with a cache of its own."""
+    decoders = [(loader.load(b, DECODER), empty_cache(b.graph(DECODER))) for b in (bundle, variant)]
     different = sum(
         a != b
         for calls in calibration.completions
-        for a, b in zip(
-            _choices(calibration, reference, calls),
-            _choices(calibration, other, calls),
-            strict=True,
-        )
+        for a, b in zip(*(_choices(*decoder, calls) for decoder in decoders), strict=True)
     )
     total = sum(len(calls) for calls in calibration.completions)
     return ParityRow(
@@ -120,8 +115,7 @@ def clip_row(
     )
 
 
-def _choices(calibration: Calibration, engine: Engine, calls: Sequence[Arrays]) -> Iterator[int]:
-    cache = calibration.empty_cache()
+def _choices(engine: Engine, cache: Arrays, calls: Sequence[Arrays]) -> Iterator[int]:
     for call in calls:
         found = engine.run(call | cache)
         cache = {name: found[name.replace("past.", "present.")] for name in cache}

@@ -1,8 +1,9 @@
 """One graph in another form: typed float16, weights in 8 or 4 bits, a decoder of fused operators.
 
-float16 graphs are typed: every tensor inside is float16, only inputs and outputs stay float32, so that
-TensorRT 11, which has no precision flags, reads them as they are. Quantised weights use onnxruntime's
-MatMulNBits, an operator of its own, and so does a fused decoder: such files run in ONNX Runtime only.
+float16 graphs are typed: every tensor inside is float16, and so is a decoder's cache; only other inputs and
+outputs stay float32. So TensorRT 11, which has no precision flags, reads them as they are. Quantised weights
+use onnxruntime's MatMulNBits, an operator of its own, and so does a fused decoder: such files run in ONNX
+Runtime only.
 """
 
 from __future__ import annotations
@@ -92,23 +93,37 @@ def _copy(value: onnx.NodeProto | TensorProto) -> onnx.NodeProto | TensorProto:
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a typed float16 graph with float32 inputs and outputs.
+    """Return a typed float16 graph with float32 inputs and outputs, but for a decoder's cache.
+
+    The cache is float16 outside too: it comes back on every step, and casting it there and back would cost
+    more than the step's arithmetic.
 
     Raises:
         BundleError: the converter refuses the graph.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    kept = [v.name for v in (*model.graph.input, *model.graph.output) if not _is_cache(v.name)]
     large = model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
     try:
         # Range has no float16 form in ONNX; shapes cannot be inferred in a model over protobuf's limit
         converted: onnx.ModelProto = convert_float_to_float16(
-            model, keep_io_types=True, op_block_list=["Range"], disable_shape_infer=large
+            model, keep_io_types=kept, op_block_list=["Range"], disable_shape_infer=large
         )
     except (ValueError, TypeError, RuntimeError) as e:
         raise BundleError(f"cannot convert to float16: {e}") from e
     sort_nodes(converted)
     return converted
+
+
+def cache_dtype(model: onnx.ModelProto) -> str | None:
+    """Return "float16" for a decoder with such a cache, else None (float32, or no cache)."""
+    kinds = {v.type.tensor_type.elem_type for v in model.graph.input if _is_cache(v.name)}
+    return "float16" if kinds == {TensorProto.FLOAT16} else None
+
+
+def _is_cache(name: str) -> bool:
+    return name.startswith(("past.", "present."))
 
 
 def sort_nodes(model: onnx.ModelProto) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from omni_sdk.dus.masks import rle_decode
 from omni_sdk.dus.sam2 import Sam2Graphs
 from omni_sdk.dus.tracker import Sam2Tracker
 from omni_sdk.engines.base import Engine, EngineLoader
+from omni_sdk.grs.cache import empty_cache
 from omni_sdk.grs.embedding import open_embedding
 from omni_sdk.manifest import GrsSpec, ParityRow
 from omni_sdk.stages import KeyframePrompt
@@ -19,6 +21,7 @@ from omni_sdk.stages import KeyframePrompt
 from omni_export.clips import ArrayFrames, moving_square
 from omni_export.samples import Sample, make_request
 
+Arrays = dict[str, NDArray[Any]]
 PROMPTS = 4
 STEPS = 16
 REFERENCE = "the float32 graphs"
@@ -36,9 +39,9 @@ def token_row(
     embed = open_embedding(loader, bundle)
     reference = loader.load(bundle, "grs/decoder")
     other = loader.load(variant, "grs/decoder")
-    different = sum(
-        _differences(bundle.grs, embed, reference, other, seed) for seed in range(PROMPTS)
-    )
+    pasts = [empty_cache(b.graph("grs/decoder")) for b in (bundle, variant)]
+    engines = list(zip((reference, other), pasts, strict=True))
+    different = sum(_differences(bundle.grs, embed, engines, seed) for seed in range(PROMPTS))
     total = PROMPTS * STEPS
     return ParityRow(
         subject=f"grs/decoder@{name}: tokens",
@@ -49,14 +52,13 @@ def token_row(
     )
 
 
-def _differences(spec: GrsSpec, embed: Engine, reference: Engine, other: Engine, seed: int) -> int:
+def _differences(
+    spec: GrsSpec, embed: Engine, engines: Sequence[tuple[Engine, Arrays]], seed: int
+) -> int:
     request = make_request(spec, Sample(text=24, seed=seed))
-    decoder = spec.decoder
-    names = [f"{i}.{part}" for i in range(decoder.num_layers) for part in ("key", "value")]
-    empty = np.zeros((1, decoder.num_kv_heads, 0, decoder.head_dim), np.float32)
-    pasts = [{f"past.{n}": empty for n in names} for _ in range(2)]
     ids, positions = request.input_ids[None], request.position_ids[:, None]
     length, different = ids.shape[1], 0
+    pasts = [empty for _, empty in engines]
     for _ in range(STEPS):
         inputs = {
             "inputs_embeds": embed.run({"input_ids": ids})["embeds"],
@@ -64,10 +66,10 @@ def _differences(spec: GrsSpec, embed: Engine, reference: Engine, other: Engine,
             "position_ids": positions,
         }
         chosen = []
-        for i, engine in enumerate((reference, other)):
+        for i, (engine, _) in enumerate(engines):
             out = engine.run(inputs | pasts[i])
             chosen.append(int(out["logits"][0, 0].argmax()))
-            pasts[i] = {f"past.{n}": out[f"present.{n}"] for n in names}
+            pasts[i] = {name: out[name.replace("past.", "present.")] for name in pasts[i]}
         different += chosen[0] != chosen[1]
         ids = np.array([[chosen[0]]], np.int64)
         positions = np.full((3, 1, 1), positions.max() + 1)

@@ -17,7 +17,7 @@ from omni_sdk.manifest import GraphSpec, GraphVariant, Manifest, ParityRow
 
 from omni_export.calibration import QUESTION, Calibration, clip_row, record
 from omni_export.placing import check_target, move_into_place
-from omni_export.precision import PRECISIONS, Precision, expand_halves, weight_bytes
+from omni_export.precision import PRECISIONS, Precision, cache_dtype, expand_halves, weight_bytes
 from omni_export.row_check import check_parity
 from omni_export.variant_quality import token_row, track_row
 
@@ -124,8 +124,8 @@ class _Work:
 def _add_to_graph(
     work: _Work, graph: str, names: Sequence[str], loader: OnnxLoader, progress: Progress
 ) -> None:
-    calls = golden_inputs(work.bundle, graph)
-    reference = golden_outputs(loader.load(work.bundle, graph), calls)
+    inputs = golden_inputs(work.bundle, graph)
+    reference = golden_outputs(loader.load(work.bundle, graph), inputs)
     file = f"golden/{graph}.npz"
     write_golden(work.directory / file, reference)
     base = work.manifest.graphs[graph]
@@ -140,7 +140,8 @@ def _add_to_graph(
         spec = work.manifest.graphs[graph]
         variant = _write(work.directory, spec, graph, name, precision, work.calibration)
         work.put_variant(graph, name, variant)
-        found = golden_outputs(loader.load(work.bundle.with_variants(name), graph), calls)
+        other = work.bundle.with_variants(name)
+        found = golden_outputs(loader.load(other, graph), golden_inputs(other, graph))
         golden = f"golden/{graph}_{name}.npz"
         write_golden(work.directory / golden, found)
         work.put_variant(graph, name, replace(variant, golden=golden))
@@ -182,6 +183,7 @@ def _write(
         precision=label,
         backends=precision.backends,
         data=data,
+        cache_dtype=cache_dtype(model),
         golden_tolerance=precision.machine_tolerance,
         weight_bytes=size,
         left_padding=precision.left_padding,
@@ -197,8 +199,7 @@ def _quality(
         allowed = PRECISIONS[name].allowed_tokens
         rows.append(token_row(bundle, variant, name, loader, allowed))
         if calibration is not None:
-            reference, other = (loader.load(b, "grs/decoder") for b in (bundle, variant))
-            rows.append(clip_row(calibration, reference, other, name, allowed))
+            rows.append(clip_row(calibration, bundle, variant, name, loader, allowed))
     if bundle.manifest.dus is not None and name in bundle.graph("dus/mask_decoder").variants:
         rows.append(track_row(bundle, variant, name, loader))
     return rows

@@ -71,15 +71,20 @@ def run(arguments: argparse.Namespace) -> int:
 def describe(played: Played) -> str:
     """Return what happened on one clip, in a few lines."""
     from omni_sdk.cli.run import summary
+    from omni_sdk.demo.texts import describe as name
+    from omni_sdk.demo.world import STEP_SECONDS
 
     score, truth = played.score, played.truth
-    true = "absent" if truth.target is None else f"{truth.description}, {truth.span_seconds}"
+    true = "; ".join(
+        f"{name(truth.scene.objects[i].name)}, {start * STEP_SECONDS:.1f}-{end * STEP_SECONDS:.1f} s"
+        for i, (start, end) in truth.scene.answers
+    )
     parts = [f"J&F {score.j_and_f:.3f} (J {score.j:.3f}, F {score.f:.3f})"]
     if score.j_and_f_visible is not None:
         parts.append(f"where visible {score.j_and_f_visible:.3f}")
     if score.keyframe_box_iou is not None:
         parts.append(f"keyframe box IoU {score.keyframe_box_iou:.3f}")
-    return f"{summary(played.result)}\ntruth:    {true}\nscore:    {', '.join(parts)}"
+    return f"{summary(played.result)}\ntruth:    {true or 'absent'}\nscore:    {', '.join(parts)}"
 
 
 def _tracker_line(played: list[Played]) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from omni_sdk.engines.linked import start_linked
 from omni_sdk.errors import QueryError
+from omni_sdk.grs.cache import empty_cache
 from omni_sdk.grs.completion import CompletionBuilder
 from omni_sdk.grs.embedding import open_embedding
 from omni_sdk.grs.mel import chunk_mel
@@ -56,14 +57,9 @@ class GraphThinker:
         self._audio = loader.load(bundle, "grs/audio")
         self._embed = open_embedding(loader, bundle)
         self._decoder = loader.load(bundle, "grs/decoder")
-        self._left_padding = bundle.graph("grs/decoder").left_padding
-        names = [
-            f"{i}.{part}" for i in range(self.spec.decoder.num_layers) for part in ("key", "value")
-        ]
-        self._cache_links = {f"present.{name}": f"past.{name}" for name in names}
-        dtypes = {t.name: t.dtype for t in bundle.graph("grs/decoder").inputs}
-        self._cache_dtypes = {
-            past: dtypes.get(past, "float32") for past in self._cache_links.values()
+        self._graph = bundle.graph("grs/decoder")
+        self._cache_links = {
+            past.replace("past.", "present."): past for past in empty_cache(self._graph)
         }
 
     def generate(
@@ -82,12 +78,13 @@ class GraphThinker:
             return []
         for request in requests:
             check_positions(request, config.max_new_tokens, self.spec.decoder.max_positions)
-        if not self._left_padding and len({len(r.input_ids) for r in requests}) > 1:
+        if not self._graph.left_padding and len({len(r.input_ids) for r in requests}) > 1:
             return [done for r in requests for done in self.generate([r], config)]
         start = time.perf_counter()
         inputs = self._prompt(requests)
         # The cache stays where the decoder runs.
-        decoder = start_linked(self._decoder, self._cache_links, self._empty_cache(len(requests)))
+        empty = empty_cache(self._graph, len(requests))
+        decoder = start_linked(self._decoder, self._cache_links, empty)
         logits = decoder.run(inputs)["logits"][:, 0]
         prefilled = time.perf_counter()
 
@@ -128,12 +125,6 @@ class GraphThinker:
         prefill_ms = 1e3 * (prefilled - start)
         generate_ms = 1e3 * (time.perf_counter() - prefilled)
         return [row.build(prefill_ms, generate_ms) for row in rows]
-
-    def _empty_cache(self, batch: int) -> dict[str, NDArray[Any]]:
-        """Return the decoder's key-value inputs for a prompt: of length 0."""
-        decoder = self.spec.decoder
-        shape = (batch, decoder.num_kv_heads, 0, decoder.head_dim)
-        return {name: np.zeros(shape, dtype) for name, dtype in self._cache_dtypes.items()}
 
     def _prompt(self, requests: Sequence[ThinkerRequest]) -> dict[str, NDArray[Any]]:
         """Embed and left-pad the prompts; return the decoder's inputs for prefill, the cache excluded."""

@@ -1,51 +1,33 @@
 """A decoder whose key-value cache is float16: the runtime follows the manifest's dtypes."""
 
-import dataclasses
-import shutil
-
 import numpy as np
-import onnx
 import pytest
+from omni_export.variants import add_variants
 
-from omni_sdk.bundle import Bundle, embedded, write_manifest
+from omni_sdk.bundle import Bundle, embedded
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.golden import golden_error, golden_inputs, golden_outputs
-from omni_sdk.manifest import GraphVariant
 from omni_sdk.pipeline import Pipeline
 from omni_sdk.planner import plan_memory
 
 
-@pytest.fixture(scope="module")
-def half(tmp_path_factory):
-    """The shipped bundle with a variant of its decoder that is float16 inside and in its cache."""
-    from omni_export.precision import expand_halves, sort_nodes
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+@pytest.fixture(scope="module", params=["fp16", "fused-fp16"])
+def variant(request):
+    return request.param
 
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory, variant):
+    """The shipped bundle with a variant of its decoder that is float16 inside and in its cache."""
     directory = tmp_path_factory.mktemp("half") / "bundle"
-    nano = Bundle.open(embedded("nano"))
-    shutil.copytree(nano.directory, directory)
-    (directory / "manifest.json").unlink()
-    decoder = nano.graph("grs/decoder")
-    model = onnx.load(nano.path(decoder.file))
-    expand_halves(model)
-    kept = [t.name for t in (*decoder.inputs, *decoder.outputs) if "." not in t.name]
-    model = convert_float_to_float16(model, keep_io_types=kept, op_block_list=["Range"])
-    sort_nodes(model)
-    onnx.save(model, directory / "grs" / "decoder_half.onnx")
-    variant = GraphVariant(
-        "grs/decoder_half.onnx", "float16", ("onnx", "tensorrt"), cache_dtype="float16"
-    )
-    graphs = nano.manifest.graphs | {
-        "grs/decoder": dataclasses.replace(decoder, variants={"half-cache": variant})
-    }
-    write_manifest(directory, dataclasses.replace(nano.manifest, graphs=graphs))
+    add_variants(embedded("nano"), directory, [variant])
     return Bundle.open(directory)
 
 
-def test_the_variant_says_what_its_cache_is(half):
-    chosen = half.with_variants("half-cache").graph("grs/decoder")
+def test_the_variant_says_what_its_cache_is(half, variant):
+    chosen = half.with_variants(variant).graph("grs/decoder")
     kinds = {t.name.partition(".")[0]: t.dtype for t in (*chosen.inputs, *chosen.outputs)}
     assert kinds["past"] == kinds["present"] == "float16"
     assert kinds["inputs_embeds"] == kinds["logits"] == "float32"
@@ -53,11 +35,11 @@ def test_the_variant_says_what_its_cache_is(half):
     assert {t.dtype for t in base.inputs if t.name.startswith("past.")} == {"float32"}
 
 
-def test_numbers_and_answers(half, tmp_path):
+def test_numbers_and_answers(half, variant, tmp_path):
     loader = OnnxLoader("cpu", threads=1)
     found = [
         golden_outputs(loader.load(b, "grs/decoder"), golden_inputs(b, "grs/decoder"))
-        for b in (half, half.with_variants("half-cache"))
+        for b in (half, half.with_variants(variant))
     ]
     assert golden_error(found[1], found[0])[0] < 0.05
     path = tmp_path / "clip.mp4"
@@ -66,15 +48,15 @@ def test_numbers_and_answers(half, tmp_path):
         Pipeline.from_pretrained(half.directory, device="cpu", threads=1, variant=v)
         .reason(path, query)
         .answer
-        for v in ((), "half-cache")
+        for v in ((), variant)
     ]
     assert answers[0] == answers[1]
 
 
-def test_a_linked_cache_stays_half(half):
+def test_a_linked_cache_stays_half(half, variant):
     from omni_sdk.engines.linked import start_linked
 
-    bundle = half.with_variants("half-cache")
+    bundle = half.with_variants(variant)
     engine = OnnxLoader("cpu", threads=1).load(bundle, "grs/decoder")
     calls = golden_inputs(bundle, "grs/decoder")
     cache = {n: v for n, v in calls["prefill"].items() if n.startswith("past.")}
@@ -85,9 +67,9 @@ def test_a_linked_cache_stays_half(half):
     assert all("float16" in value.data_type() for value in run._held.values())
 
 
-def test_the_planner_halves_the_cache(half):
+def test_the_planner_halves_the_cache(half, variant):
     plans = [
         plan_memory(b, 10**10, backend="onnx", device="cpu")
-        for b in (half, half.with_variants("half-cache"))
+        for b in (half, half.with_variants(variant))
     ]
     assert plans[1].cache * 2 == plans[0].cache
