@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from omni_sdk.config import PipelineConfig
 from omni_sdk.demo.clip import ClipTruth, write_clip
 from omni_sdk.demo.evaluate import ClipScore, score_clip
 from omni_sdk.demo.scene import make_scene
@@ -53,7 +54,8 @@ def play(
     """
     path = directory / f"{family}_{seed}.mp4"
     truth = write_clip(make_scene(seed, family), path, size=SIZE, fps=FPS)
-    result = pipeline(path, truth.query)
+    config = PipelineConfig(on_parse_error="empty")  # an answer that cannot be read scores 0
+    result = pipeline(path, truth.query, config=config)
     tracker_j = _tracker_j(pipeline, path, truth) if with_true_box else None
     return Played(path, truth, result, score_clip(result, truth), tracker_j)
 

@@ -18,7 +18,9 @@ from omni_training.nano.tracker import train_tracker
 from omni_training.nano.tracker_config import TrackerConfig
 from omni_training.nano.train import train
 
-DESCRIPTION = "Coloured shapes and tones: the real architectures with a few million weights, for demo and tests"
+DESCRIPTION = (
+    "Coloured shapes and tones: the real architectures with few weights, for demo and tests"
+)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -88,7 +90,7 @@ def _evaluate(arguments: argparse.Namespace) -> Path:
             f"{checkpoint}: no checkpoint of a thinker or tracker, its config.json cannot be read ({e})"
         ) from e
     if kind == "sam2_video":
-        from omni_training.nano.tracker_evaluate import evaluate_tracker_into
+        from omni_training.nano.tracker_report import evaluate_tracker_into
 
         return evaluate_tracker_into(
             arguments.out, checkpoint, clips=arguments.clips, mp4=arguments.mp4, say=_show

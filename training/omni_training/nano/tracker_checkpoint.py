@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -81,5 +82,5 @@ def fingerprint(config: TrackerConfig) -> str:
 
 
 def save_model(model: Sam2VideoModel, folder: Path) -> None:
-    """Write config.json and model.safetensors (float32) in transformers' layout."""
-    model.save_pretrained(folder, safe_serialization=True)
+    """Write config.json and model.safetensors in transformers' layout, weights rounded to float16."""
+    copy.deepcopy(model).half().save_pretrained(folder, safe_serialization=True)
