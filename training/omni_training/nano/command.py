@@ -93,7 +93,12 @@ def _evaluate(arguments: argparse.Namespace) -> Path:
         from omni_training.nano.tracker_report import evaluate_tracker_into
 
         return evaluate_tracker_into(
-            arguments.out, checkpoint, clips=arguments.clips, mp4=arguments.mp4, say=_show
+            arguments.out,
+            checkpoint,
+            clips=arguments.clips,
+            mp4=arguments.mp4,
+            device=arguments.device,
+            say=_show,
         )
     from omni_training.nano.evaluate import evaluate_into
 

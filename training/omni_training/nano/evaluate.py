@@ -6,7 +6,6 @@ the pipeline does it. Every number is a mean over clips with its standard error.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections import defaultdict
@@ -37,6 +36,7 @@ from omni_sdk.media.source import open_source
 from omni_sdk.stages import Image, Observation
 from omni_sdk.timing import Stopwatch
 
+from omni_training.nano.evaluation_file import write_evaluation
 from omni_training.nano.marks import (
     SIZE,
     draw_descriptions,
@@ -248,24 +248,17 @@ def evaluate_into(
         say(format_row(family, table[family]))
     table["grounder"] = examiner.ground(clips, mp4=mp4)
     say(format_row("grounder", table["grounder"]))
-    folder.mkdir(parents=True, exist_ok=True)
-    source = "mp4" if mp4 else "frames"
-    value = {
-        "checkpoint": checkpoint.name,
-        "clips_per_family": clips,
-        "source": source,
-        "seconds": round(time.perf_counter() - start),
-        "families": {
-            family: {
-                name: {"mean": round(s.mean, 4), "se": round(s.standard_error, 4), "n": s.count}
-                for name, s in row.items()
-            }
-            for family, row in table.items()
-        },
+    rows = {
+        family: {
+            name: {"mean": round(s.mean, 4), "se": round(s.standard_error, 4), "n": s.count}
+            for name, s in row.items()
+        }
+        for family, row in table.items()
     }
-    path = folder / f"evaluation-{checkpoint.name}-{source}.json"
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    return path
+    seconds = time.perf_counter() - start
+    return write_evaluation(
+        folder, checkpoint, clips=clips, mp4=mp4, seconds=seconds, families=rows
+    )
 
 
 def format_row(family: str, row: dict[str, Statistic]) -> str:

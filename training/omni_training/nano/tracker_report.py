@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from omni_sdk.demo.world import NEXT
 from omni_sdk.hf.sam2_checkpoint import load_model
 
+from omni_training.nano.evaluation_file import write_evaluation
 from omni_training.nano.tracker_evaluate import (
     WRONG_BOX_ERROR,
     evaluate_boxes,
@@ -30,15 +30,17 @@ def evaluate_tracker_into(
     *,
     clips: int,
     mp4: bool = False,
+    device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Examine a tracker on the CPU.
+    """Examine a tracker.
 
     Args:
         folder: gets evaluation-NAME-frames.json or -mp4.json; made if needed.
         checkpoint: folder in transformers' layout.
         clips: of each family.
         mp4: read the clips from mp4 files of 8 frames/s; else 16 frames of each, never encoded.
+        device: torch's name.
         say: told a line per row of the table.
 
     Returns:
@@ -47,7 +49,7 @@ def evaluate_tracker_into(
     Raises:
         BundleError: the checkpoint is incomplete, or not of a known layout.
     """
-    model = load_model(checkpoint)
+    model = load_model(checkpoint).to(device)
     judge, count = evaluate_files if mp4 else evaluate_clips, clips * len(NEXT.families)
     start = time.perf_counter()
     table = {"boxes": evaluate_boxes(model, clips=count)}
@@ -55,18 +57,8 @@ def evaluate_tracker_into(
     for name, options in PROMPTS.items():
         table[name] = judge(model, clips=count, **options)  # type: ignore[arg-type]
         say(_row(name, table[name]))
-    source = "mp4" if mp4 else "frames"
-    value = {
-        "checkpoint": checkpoint.name,
-        "clips_per_family": clips,
-        "source": source,
-        "seconds": round(time.perf_counter() - start),
-        "table": table,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"evaluation-{checkpoint.name}-{source}.json"
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    return path
+    seconds = time.perf_counter() - start
+    return write_evaluation(folder, checkpoint, clips=clips, mp4=mp4, seconds=seconds, table=table)
 
 
 def _row(name: str, values: dict[str, float]) -> str:
