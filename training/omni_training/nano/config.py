@@ -106,7 +106,7 @@ class NanoConfig:
     sound: StageConfig = StageConfig(steps=300, learning_rate=2e-3, report=100)
     text: StageConfig = StageConfig(steps=700, learning_rate=1.7e-3, report=150)
     sft: StageConfig = StageConfig(
-        steps=4200, learning_rate=1.5e-3, warmup=80, hold=0.35, report=210
+        steps=6000, learning_rate=1.5e-3, warmup=80, hold=0.35, report=300
     )
     pairs: int = 24
     images: int = 6
@@ -119,9 +119,9 @@ class NanoConfig:
     frames: int = 10
     descriptions: int = 5
     absent_half: float = 0.7
-    plan: str = "gdgdt"
-    tower_rate: float = 0.3
-    thaw: float = 0.4
+    plan: str = "gdgddt"
+    tower_rate: float = 0.5
+    thaw: float = 0.3
     table_weight: float = 0.3
     dense_weight: float = 0.5
     weight_decay: float = 0.01

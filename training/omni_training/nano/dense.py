@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from omni_training.nano.rows import RowMaker
 
 _COLOR_NAMES = tuple(COLORS)
 _MOTIONS = ("left", "right", "still")
-_SLOT = 2 + len(SHAPES) + 4 + len(_MOTIONS)
+_SLOT = 2 + len(SHAPES) + 4 + 4 + len(_MOTIONS)
+BOX_WEIGHT = 8.0
 MOTION_WEIGHT = 3.0
 _MIN_COVER = 0.05
 """Share of a cell that an object must cover to count as present in it."""
@@ -38,6 +39,7 @@ class PictureTargets:
         box: (N, 6, 4) float, the whole object's box as shares of the picture.
         motion: (N, 6) int64 index into left, right, still between the two frames; -1 unknown.
         dominant: (N,) int64, the shape that covers most of the cell; -1: none.
+        cell: (N, 2) float, x and y of the cell's centre as shares of the picture.
     """
 
     present: Tensor
@@ -45,25 +47,41 @@ class PictureTargets:
     box: Tensor
     motion: Tensor
     dominant: Tensor
+    cell: Tensor
+
+    def to(self, device: torch.device) -> PictureTargets:
+        """Return the targets on a device."""
+        return PictureTargets(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 class PictureHead(nn.Module):
-    """A linear read-out of a picture token; thrown away after training."""
+    """A linear read-out of a picture token; thrown away after training.
+
+    A box is asked for twice, as places in the picture and as distances from the token's own cell, and so is
+    the cell's own place. The tower's rotary positions tell it distances alone; places it must find out from
+    the background. Asked for places alone, boxes are learnt more slowly: 5.6 units of error after 200 steps
+    from one state, 5.25 with the cell's place, 4.9 with both.
+    """
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(hidden, len(_COLOR_NAMES) * _SLOT + len(SHAPES))
+        self.linear = nn.Linear(hidden, len(_COLOR_NAMES) * _SLOT + len(SHAPES) + 2)
 
     def loss(self, tokens: Tensor, truth: PictureTargets) -> tuple[Tensor, dict[str, float]]:
         """Return the loss over (N, hidden) tokens and what is right (shares; boxes in stage units)."""
-        out = self.linear(tokens)
-        slots = out[:, : -len(SHAPES)].view(len(out), len(_COLOR_NAMES), _SLOT)
-        present, shape, box, motion = slots.split([2, len(SHAPES), 4, len(_MOTIONS)], dim=-1)
+        all_slots = len(_COLOR_NAMES) * _SLOT
+        slots, dominant, cell = self.linear(tokens).split([all_slots, len(SHAPES), 2], dim=-1)
+        slots = slots.view(len(tokens), len(_COLOR_NAMES), _SLOT)
+        present, shape, box, offset, motion = slots.split(
+            [2, len(SHAPES), 4, 4, len(_MOTIONS)], dim=-1
+        )
         some, moved = truth.shape >= 0, truth.motion >= 0
         bce = F.binary_cross_entropy_with_logits(present, truth.present)
         distance = (box[some] - truth.box[some]).abs()
-        loss = 12 * bce + F.cross_entropy(shape[some], truth.shape[some]) + 8 * distance.mean()
-        loss = loss + F.cross_entropy(out[:, -len(SHAPES) :], truth.dominant, ignore_index=-1)
+        away = truth.box - truth.cell.repeat(1, 2)[:, None]
+        places = distance.mean() + F.l1_loss(offset[some], away[some]) + F.l1_loss(cell, truth.cell)
+        loss = 12 * bce + F.cross_entropy(shape[some], truth.shape[some]) + BOX_WEIGHT * places
+        loss = loss + F.cross_entropy(dominant, truth.dominant, ignore_index=-1)
         with torch.no_grad():
             hit, wanted = present > 0, truth.present > 0.5
             both = 2 * (hit & wanted).sum() / (hit.sum() + wanted.sum()).clamp(min=1)
@@ -134,17 +152,14 @@ def picture_targets(scene: Scene, steps: tuple[int, int], grid: int) -> PictureT
         torch.from_numpy(box).flatten(0, 1),
         torch.from_numpy(motion).flatten(0, 1),
         torch.from_numpy(dominant).flatten(),
+        _cells(grid),
     )
 
 
 def join(targets: list[PictureTargets]) -> PictureTargets:
     """Concatenate the targets of several pictures."""
-    return PictureTargets(
-        *(
-            torch.cat([getattr(t, name) for t in targets])
-            for name in ("present", "shape", "box", "motion", "dominant")
-        )
-    )
+    names = [f.name for f in fields(PictureTargets)]
+    return PictureTargets(*(torch.cat([getattr(t, name) for t in targets]) for name in names))
 
 
 def pair_batch(
@@ -212,3 +227,9 @@ def _box(pixels: NDArray[np.bool_]) -> list[float]:
     box = mask_box(pixels)
     assert box is not None
     return [v / len(pixels) for v in whole_pixels(box)]
+
+
+def _cells(grid: int) -> Tensor:
+    """Return (grid^2, 2) centres (x, y) of the cells, row by row, as shares of the picture."""
+    y, x = torch.meshgrid(*[(torch.arange(grid) + 0.5) / grid] * 2, indexing="ij")
+    return torch.stack([x, y], dim=-1).flatten(0, 1)

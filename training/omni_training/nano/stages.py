@@ -117,7 +117,7 @@ class Learner(nn.Module):
         """Return the dense loss of a batch of pictures, and what is right."""
         device = self.pictures.linear.weight.device
         tokens = see(self.thinker.model.visual, patches.to(device), grid)
-        return self.pictures.loss(tokens.flatten(0, 1), _to(truth, device))
+        return self.pictures.loss(tokens.flatten(0, 1), truth.to(device))
 
     def _sound(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
         device = self.sounds.linear.weight.device
@@ -159,20 +159,10 @@ class Learner(nn.Module):
             dense.image_targets(scene, step, grid)
             for scene, step in zip(batch.scenes, batch.steps, strict=True)
         ]
-        seen, _ = self.pictures.loss(pictures.flatten(0, 1), _to(dense.join(truth_of), last.device))
+        seen, _ = self.pictures.loss(pictures.flatten(0, 1), dense.join(truth_of).to(last.device))
         scores = {"ground_loss": float(loss.detach()), "picture_loss": float(seen.detach())}
         return loss + config.dense_weight * seen, scores
 
     def loss_of_tokens(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of a batch's targets and the most likely token for each of them."""
         return self.token_loss(self.thinker.lm_head, states, batch.targets.to(states.device))
-
-
-def _to(truth: dense.PictureTargets, device: torch.device) -> dense.PictureTargets:
-    return dense.PictureTargets(
-        truth.present.to(device),
-        truth.shape.to(device),
-        truth.box.to(device),
-        truth.motion.to(device),
-        truth.dominant.to(device),
-    )
