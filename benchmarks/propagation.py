@@ -37,7 +37,7 @@ from omni_sdk import Pipeline
 from omni_sdk.config import PipelineConfig, TrackingConfig
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.scene import make_scene
-from omni_sdk.demo.world import DEMO_FAMILIES, held_out_seed
+from omni_sdk.demo.world import FAMILIES, held_out_seed
 from omni_sdk.dus.carry import MaskCarrier
 from omni_sdk.dus.keyframes import make_prompts
 from omni_sdk.dus.masks import mask_iou
@@ -226,7 +226,7 @@ def find_prompts(pipe: Pipeline, path: Path, query: str) -> list[KeyframePrompt]
 def clips_with_targets(first: int) -> Iterator[tuple[int, str]]:
     """Yield (seed, family) of held-out clips from number `first` of each family on, without end."""
     for number in count(first):
-        for family in DEMO_FAMILIES:
+        for family in FAMILIES:
             if family != "null":
                 yield held_out_seed(family, number), family
 
@@ -293,10 +293,11 @@ def bench_pipeline(bench: Benchmark, clips: int, fps: float, first: int) -> None
             path = Path(folder) / "clip.mp4"
             truth = write_clip(make_scene(seed, family), path, size=(384, 384), fps=fps)
             prompts = find_prompts(pipe, path, truth.query)
-            if not prompts or truth.target is None:
+            if not prompts:
                 print(f"clip {seed}: the reasoner finds nothing; no masks, left out")
                 continue
-            masks = list(truth.masks(truth.target))
+            targets = [index + 1 for index, _ in truth.scene.answers]
+            masks = [np.isin(truth.object_map(t), targets) for t in range(truth.num_frames)]
             for name in list(ways)[:: 1 if number % 2 else -1]:
                 stride, options = ways[name]
                 tracking = TrackingConfig(stride=stride)  # type: ignore[arg-type]

@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omni_sdk.cli import common
+from omni_sdk.demo.world import FAMILIES
 
 if TYPE_CHECKING:
     from omni_sdk.demo.play import Played
 
-SAVED_CLIPS = 5
+SAVED_CLIPS = len(FAMILIES)
 """Up to this many clips are written out with overlay and JSON; more are only scored."""
 
 
 def declare_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--clips", type=int, default=5, help="how many clips (default 5)")
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=len(FAMILIES),
+        help=f"how many clips (default {len(FAMILIES)}: one of each kind of question)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="first clip of the held-out series")
     parser.add_argument(
         "--out",
@@ -94,7 +100,7 @@ def _tracker_line(played: list[Played]) -> str:
     if not values:
         return "-"
     s = statistic(values)
-    return f"J {s.mean:.3f} +-{s.standard_error:.3f} over {s.count} objects' visible frames"
+    return f"J {s.mean:.3f} +-{s.standard_error:.3f} over the visible frames of {s.count} clips"
 
 
 def _times_line(played: list[Played]) -> str:

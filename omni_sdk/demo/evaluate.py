@@ -53,9 +53,8 @@ class ClipScore:
         f_visible: `f` over the frames where the target can be seen.
         right_object: the union of the tracks overlaps each object that answers more (IoU over the whole
             clip) than any other object, or `right_description` holds.
-        right_description: the first keyframe is described as the target, word for word; where two objects
-            answer, the keyframes are described as just these.
-        span_iou: IoU of the time that the keyframes cover with the true span, in real seconds.
+        right_description: the keyframes are described as the objects that answer and no others, word by word.
+        span_iou: IoU of the time that the keyframes cover with the true spans, in real seconds.
         keyframe_box_iou: IoU with the nearest true box, mean over all boxes on all keyframes; 0 without
             a box, or where the target cannot be seen on the keyframe.
         absent_correct: whether a clip without a target is answered "absent".
@@ -200,10 +199,8 @@ def _check_same_clip(result: Result, truth: ClipTruth) -> None:
 
 
 def _right_description(result: Result, truth: ClipTruth, targets: Sequence[int]) -> bool:
-    found = [k.description for k in result.keyframes]
-    if len(targets) == 1:
-        return bool(found) and found[0] == truth.description
-    return set(found) == {describe(truth.scene.objects[i].name) for i in targets}
+    found = {k.description for k in result.keyframes}
+    return found == {describe(truth.scene.objects[i].name) for i in targets}
 
 
 def _score_frames(result: Result, truth: ClipTruth, targets: Sequence[int]) -> _FrameScores:

@@ -1,25 +1,24 @@
 """What is true of a scene: which objects answer a deciding word, and when.
 
-Deciding words are colours, shapes, "left" and "right", and by the rules `NEXT` also
-"last" (enters last), "first" (leaves first, alone), "stops", "heard" (makes a sound) and "while" (makes a
-sound while another object moves).
+Deciding words are colours, shapes, "left", "right", "last" (enters last), "first" (leaves first, alone),
+"stops", "heard" (makes a sound) and "while" (makes a sound while another object moves).
 """
 
 from __future__ import annotations
 
 from omni_sdk.demo.objects import Scene, Tone
-from omni_sdk.demo.world import COLORS, SHAPES, SHIPPED, STEPS, Rules
+from omni_sdk.demo.world import COLORS, SHAPES, STEPS
 
 _COLOR_NAMES = tuple(COLORS)
 _SPOKEN = {"sound": "heard", "sounds": "heard", "moves": "while"}
-"""Last words of queries whose deciding word is another one, by the rules `NEXT`."""
+"""Last words of queries whose deciding word is another one."""
 
 
-def deciding_word(query: str, rules: Rules = SHIPPED) -> str:
-    """Return the word of a query that decides; see the module's docstring (shipped: "sound" for itself)."""
+def deciding_word(query: str) -> str:
+    """Return the word of a query that decides; see the module's docstring."""
     words = query.split()
     word = words[1] if words[-1] == "shape" else words[-1]
-    return word if rules.name == SHIPPED.name else _SPOKEN.get(word, word)
+    return _SPOKEN.get(word, word)
 
 
 def in_order(scene: Scene) -> list[int]:

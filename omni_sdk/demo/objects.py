@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omni_sdk.demo.world import SHIPPED, STEP_SECONDS, STEPS, Rules
+from omni_sdk.demo.world import STEP_SECONDS, STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,6 @@ class Scene:
         noise_seed: seed of picture noise and sound noise.
         second_tone: another tone, which never overlaps the first.
         second_answer: (index, span) of a second true answer, behind the first in the order of `COLORS`.
-        rules: the scene was drawn by.
     """
 
     family: str
@@ -114,7 +113,6 @@ class Scene:
     noise_seed: int
     second_tone: Tone | None = None
     second_answer: tuple[int, tuple[int, int]] | None = None
-    rules: Rules = SHIPPED
 
     @property
     def tones(self) -> tuple[Tone, ...]:

@@ -29,8 +29,8 @@ class Played:
         truth: of the clip.
         result: of the pipeline.
         score: of the result.
-        tracker_j: mean J over the target's visible frames when the tracker is given its true box on the
-            first frame that shows at least half of it; None where nothing answers the query.
+        tracker_j: mean J over a target's visible frames when the tracker is given its true box on the first
+            frame that shows at least half of it, mean over the targets; None where nothing answers the query.
     """
 
     path: Path
@@ -56,17 +56,17 @@ def play(
     truth = write_clip(make_scene(seed, family), path, size=SIZE, fps=FPS)
     config = PipelineConfig(on_parse_error="empty")  # an answer that cannot be read scores 0
     result = pipeline(path, truth.query, config=config)
-    tracker_j = _tracker_j(pipeline, path, truth) if with_true_box else None
+    targets = [index for index, _ in truth.scene.answers] if with_true_box else []
+    js = [_tracker_j(pipeline, path, truth, target) for target in targets]
+    tracker_j = float(np.mean(js)) if js else None
     return Played(path, truth, result, score_clip(result, truth), tracker_j)
 
 
-def _tracker_j(pipeline: Pipeline, path: Path, truth: ClipTruth) -> float | None:
-    if truth.target is None:
-        return None
-    masks = list(truth.masks(truth.target))
+def _tracker_j(pipeline: Pipeline, path: Path, truth: ClipTruth, target: int) -> float:
+    masks = list(truth.masks(target))
     areas = np.array([m.sum() for m in masks])
     prompt = int(np.flatnonzero(areas >= 0.5 * areas.max())[0])
-    box = np.array([truth.box(prompt, truth.target)], np.float32)
+    box = np.array([truth.box(prompt, target)], np.float32)
     (track,) = pipeline.track(path, [KeyframePrompt(prompt, box)])
     visible = np.flatnonzero(areas)
     return float(np.mean([region_similarity(track.mask_at(int(t)), masks[t]) for t in visible]))

@@ -4,18 +4,10 @@ The stage is a square of 96 units. A frame of H x W pixels shows it centred at m
 unit; in a frame that is not square the background goes on beyond the stage. Shapes are analytic: edges are
 anti-aliased by the area that a shape covers of each pixel, so a larger frame is a sharper one.
 
-Note [Fidelity to the training pictures]
-The shipped model was trained on pictures of 96 and 48 pixels, drawn on the pixel grid. Here
-- bars, poles and crosses have the extents of the drawn sprites (2r + 1 pixels long at radius r), a circle
-  has the sprite's area (radius r, where the sprite's few outermost pixels reach r + 1/2);
-- motion is continuous, where the sprites' centres were rounded to whole pixels: up to half a pixel per
-  axis at 96 pixels;
-- grain is a field in stage units, the sum of two layers with one cell per unit and per two units, fresh in
-  every frame. The training pictures had independent noise of standard deviation 6 (96 px) and 4 (48 px),
-  which no white noise gives under 2x2 means; the two layers do, exactly so by area means. Antialiased
-  bicubic resizing of a 384-pixel frame, as the pipeline does it, leaves 4.7 and 3.0.
-Measured with the shipped reasoner on 40 clips per family: right object, span IoU and box IoU within noise of
-those on the training pictures.
+Note [Grain]
+Grain is a field in stage units, the sum of two layers with one cell per unit and per two units, fresh in
+every frame: by area means its standard deviation is 6 at 96 pixels and 4 at 48, where that of white noise
+would halve. Antialiased bicubic resizing of a 384-pixel frame, as the pipeline does it, leaves 4.7 and 3.0.
 """
 
 from __future__ import annotations
@@ -34,15 +26,14 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 BAR_THICKNESS = 0.42
-"""Half thickness of a bar or pole over its radius, before rounding to the sprites' pixels."""
+"""Half thickness of a bar or pole over its radius, before rounding down to whole units."""
 CROSS_THICKNESS = 0.33
 
 GRADIENT = 70.0
 """How much green rises down the stage, and blue to its right: tells the model where it looks."""
 
 GRAIN_FINE, GRAIN_COARSE = 5.2, 3.0
-"""Standard deviations of the layers with cells of 1 and 2 units; see Note [Fidelity
-to the training pictures]."""
+"""Standard deviations of the layers with cells of 1 and 2 units; see Note [Grain]."""
 
 MAX_SIDE = 8192
 MAX_ASPECT = 8
@@ -167,7 +158,7 @@ def _parts(item: SceneObject) -> list[tuple[float, float]]:
 
 
 def _centre(item: SceneObject, seconds: float) -> tuple[float, float]:
-    """Centre in continuous stage units: the sprite's centre pixel i spans [i, i + 1)."""
+    """Centre in continuous stage units: unit i spans [i, i + 1)."""
     x, y = item.centre(seconds)
     return x + 0.5, y + 0.5
 

@@ -22,7 +22,7 @@ def waveform(scene: Scene, sampling_rate: int = 16_000) -> NDArray[np.float32]:
 
     Args:
         scene: a scene.
-        sampling_rate: in Hz, 8,000 to 192,000; 16,000 is what the shipped model was trained on.
+        sampling_rate: in Hz, 8,000 to 192,000; 16,000 is what models are trained on.
 
     Returns:
         (8 * sampling_rate,) float32 mono in [-1, 1].

@@ -1,11 +1,9 @@
 """What is said about a scene, in the grammar that the models are trained on.
 
-The reasoner thinks in three parts: a listing (the sound, then every object in the order of `COLORS`), a
-digest (who enters last, who leaves first ...; the same questions whatever is asked) and a look-up of the
-query's deciding word. The answer copies the entries on which the look-up ends; "none" gives an empty answer.
-
-By the rules `NEXT` an object's motion follows its name, where it stops follows its visit, the digest settles
-all of `Rules.digest` with every match, and a look-up may end on two entries.
+The reasoner thinks in three parts: a listing (the tones, then every object in the order of `COLORS` with its
+motion, its visit and where it stops), a digest (every match of each of `DIGEST`, whatever is asked) and a
+look-up of the query's deciding word, which may end on two entries. The answer copies the entries on which
+the look-up ends; "none" gives an empty answer.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from __future__ import annotations
 from omni_sdk.demo import facts
 from omni_sdk.demo.facts import deciding_word
 from omni_sdk.demo.objects import Scene, SceneObject
-from omni_sdk.demo.world import SHIPPED, STEP_SECONDS
+from omni_sdk.demo.world import DIGEST, STEP_SECONDS
 
 __all__ = [
     "deciding_word", "describe", "digest", "format_time", "grounder_answer", "grounder_query",
@@ -38,43 +36,33 @@ def target_description(scene: Scene) -> str | None:
 
 
 def listing(scene: Scene) -> str:
-    """Return what there is: the sound, then each object with its visit and direction."""
+    """Return what there is: the tones, then each object with its direction, visit and stop."""
     text = "" if scene.tones else " silent"
     for tone in scene.tones:
         text += f" sound {scene.tone_shape(tone)} {_steps(tone.start, tone.end)}"
     for index in facts.in_order(scene):
-        text += _entry(scene, scene.objects[index])
+        text += _entry(scene.objects[index])
     return text
 
 
 def digest(scene: Scene) -> str:
-    """Return the colours that answer the questions of the rules' digest, whatever is asked."""
+    """Return the colours that answer the questions of `DIGEST`, whatever is asked."""
     text = ""
-    for word in scene.rules.digest:
+    for word in DIGEST:
         colors = [scene.objects[i].color for i in facts.matches(scene, word)] or ["none"]
         text += f" {word} {' '.join(colors)}"
     return text
 
 
 def lookup(scene: Scene, word: str) -> str:
-    """Return the look-up of a deciding word: " target WORD colour shape", or " target WORD none"."""
-    via = ""
-    found: tuple[int | None, ...] = ()
-    if word == "sound":  # by the rules SHIPPED: the shape that is heard, then who has it
-        if scene.tone is not None:
-            found, via = (scene.tone.source,), f" {scene.tone_shape(scene.tone)}"
-    else:
-        found = facts.matches(scene, word)
-        if scene.rules.name == SHIPPED.name:
-            found = tuple(sorted(found))[:1]
-    names = [scene.objects[i].name for i in found if i is not None] or ["none"]
-    return f" target {word}{via} {' '.join(names)}"
+    """Return the look-up of a deciding word: " target WORD" and every match, " target WORD none" without."""
+    names = [scene.objects[i].name for i in facts.matches(scene, word)] or ["none"]
+    return f" target {word} {' '.join(names)}"
 
 
 def thinking(scene: Scene) -> str:
     """Return the true reasoning of a scene: listing, digest and look-up."""
-    word = deciding_word(scene.query, scene.rules)
-    return listing(scene) + digest(scene) + lookup(scene, word)
+    return listing(scene) + digest(scene) + lookup(scene, deciding_word(scene.query))
 
 
 def json_answer(scene: Scene) -> str:
@@ -106,12 +94,9 @@ def grounder_answer(description: str, box_xyxy: tuple[int, int, int, int] | None
     return f'[{{"bbox_2d":[{box}],"label":"{description}"}}]'
 
 
-def _entry(scene: Scene, item: SceneObject) -> str:
-    visit = _steps(item.enter, item.leave)
-    if scene.rules.name == SHIPPED.name:
-        return f" {item.name} {visit} {item.direction}"
+def _entry(item: SceneObject) -> str:
     stop = "" if item.stop is None else f" stops {format_time(item.stop * STEP_SECONDS)}"
-    return f" {item.name} {item.direction} {visit}{stop}"
+    return f" {item.name} {item.direction} {_steps(item.enter, item.leave)}{stop}"
 
 
 def _steps(start: int, end: int) -> str:

@@ -1,23 +1,18 @@
-"""Constants of the world, its rules, and which seeds are held out.
+"""Constants of the world, and which seeds are held out.
 
 The stage is a square of 96 units, lasting 8 s; events fall on a grid of 0.5 s. Lengths and positions are
-in units, whatever the resolution at which a scene is shown.
-
-Note [Rules]
-What can happen and what can be asked is data: `Rules`. `SHIPPED` are those of the model in the default
-bundle; `NEXT` those of its successor, with motion that can be seen at 48 pixels (whoever moves crosses about
-half of the stage or more, others stand still), objects that stop, second tones, and queries with two answers.
+in units, whatever the resolution at which a scene is shown. Motion can be seen at 48 pixels: whoever moves
+crosses about half of the stage or more, others stand still.
 
 Note [Seeds]
 Clip `i` of family `f` is held out for evaluation at seed `5_000_000 + 100_000 * FAMILIES.index(f) + i`,
 `0 <= i < 100_000`, so a family's clips do not depend on which other families are shown. Everything from
-5,000,000 to 6,099,999 is kept from training. The shipped model was evaluated on `i < 300`.
+5,000,000 to 6,099,999 is kept from training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (235, 40, 40),
@@ -38,12 +33,15 @@ FAMILIES: tuple[str, ...] = (
     "stops", "two", "occluded", "distractor", "while",
 )  # fmt: skip
 """What a query asks by: a colour or shape, who enters last, leaves first, moves left or right, makes the
-sound; "null" queries name something that is not there. Only in `NEXT`: who stops, queries that two objects
-answer, a colour or shape that another object hides in the middle of its visit, the sound while a tone of an
-absent shape is heard as well, who sounds while another moves."""
+sound; "null" queries name something that is not there; who stops, queries that two objects answer, a colour
+or shape that another object hides in the middle of its visit, the sound while a tone of an absent shape is
+heard as well, who sounds while another moves."""
 
-DEMO_FAMILIES: tuple[str, ...] = ("direct", "last", "leaves", "sound", "null")
-"""`FAMILIES` without "moves": the shipped model tells left from right no better than chance."""
+PROBABILITIES = (0.12, 0.10, 0.10, 0.10, 0.10, 0.12, 0.08, 0.08, 0.06, 0.07, 0.07)
+"""Of each of `FAMILIES` where a caller leaves the choice to the generator; sum 1."""
+
+DIGEST = ("last", "first", "stops", "left", "right", "heard", "while")
+"""The questions that the reasoner's digest settles whatever is asked, in order."""
 
 STAGE = 96
 """Side of the stage in units."""
@@ -57,51 +55,12 @@ DURATION_SECONDS = STEPS * STEP_SECONDS
 MIN_RADIUS, MAX_RADIUS = 14, 18
 """Half extent of a shape in units, whole numbers, inclusive."""
 
+MIN_TRAVEL = 44.0
+"""Units that a moving object goes sideways, at least."""
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What can happen in a scene, what can be asked, and what the reasoner notes; see Note [Rules].
-
-    Attributes:
-        name: of the rules.
-        families: that can be asked, of `FAMILIES`.
-        probabilities: of each of `families` where a caller leaves the choice to the generator; sum 1.
-        digest: the questions that the reasoner's digest settles whatever is asked, in order.
-        still: probability that an object stands still.
-        stops: probability that an object that moves long enough stops, where the family leaves it open.
-        second_tone: probability of a second tone, likewise.
-        min_travel: units that a moving object goes sideways, at least.
-    """
-
-    name: str
-    families: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    digest: tuple[str, ...]
-    still: float = 0.0
-    stops: float = 0.0
-    second_tone: float = 0.0
-    min_travel: float = 0.0
-
-
-SHIPPED = Rules(
-    name="shipped",
-    families=FAMILIES[:6],
-    probabilities=(0.18, 0.18, 0.16, 0.16, 0.20, 0.12),
-    digest=("last", "first"),
-)
-"""Rules of the default bundle's model: every object moves, slowly, all the time; at most one tone."""
-
-NEXT = Rules(
-    name="next",
-    families=FAMILIES,
-    probabilities=(0.12, 0.10, 0.10, 0.10, 0.10, 0.12, 0.08, 0.08, 0.06, 0.07, 0.07),
-    digest=("last", "first", "stops", "left", "right", "heard", "while"),
-    still=0.36,
-    stops=0.35,
-    second_tone=0.3,
-    min_travel=44.0,
-)
-"""Rules of its successor."""
+STILL, STOPS, SECOND_TONE = 0.36, 0.35, 0.3
+"""Probabilities, where the family leaves it open: that an object stands still, that one of those that move
+long enough stops, and of a second tone."""
 
 HELD_OUT_BASE = 5_000_000
 HELD_OUT_STRIDE = 100_000
@@ -124,10 +83,10 @@ def held_out_seed(family: str, number: int) -> int:
 
 
 def demo_clips(count: int, seed: int = 0) -> Iterator[tuple[int, str]]:
-    """Yield (seed, family) of held-out clips, the five demo families taking turns.
+    """Yield (seed, family) of held-out clips, the families taking turns.
 
     Args:
-        count: how many clips; a multiple of 5 is shared out evenly.
+        count: how many clips; a multiple of 11 is shared out evenly.
         seed: number of the first clip in each family's held-out range.
 
     Raises:
@@ -135,14 +94,12 @@ def demo_clips(count: int, seed: int = 0) -> Iterator[tuple[int, str]]:
     """
     if count < 0:
         raise ValueError(f"count must be 0 or more, got {count}")
-    families = len(DEMO_FAMILIES)
     for index in range(count):
-        family = DEMO_FAMILIES[index % families]
-        yield held_out_seed(family, seed + index // families), family
+        number, turn = divmod(index, len(FAMILIES))
+        yield held_out_seed(FAMILIES[turn], seed + number), FAMILIES[turn]
 
 
-def check_family(family: str, rules: Rules | None = None) -> None:
-    """Raise ValueError unless `family` is one of `FAMILIES`, or of the rules' families."""
-    known = FAMILIES if rules is None else rules.families
-    if family not in known:
-        raise ValueError(f"unknown family {family!r}; expected one of {', '.join(known)}")
+def check_family(family: str) -> None:
+    """Raise ValueError unless `family` is one of `FAMILIES`."""
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}; expected one of {', '.join(FAMILIES)}")

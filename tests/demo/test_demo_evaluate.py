@@ -1,9 +1,11 @@
-"""Scores of results against the truth of their clips."""
+"""Scores of results against the truth of their clips, and how the demo plays and prints them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ pytest.importorskip("omni_sdk.metrics.davis", reason="needs the metrics")
 pytest.importorskip("omni_sdk.dus.masks", reason="needs the RLE codec")
 mask_utils = pytest.importorskip("pycocotools.mask")
 
+from omni_sdk.cli.demo import describe  # noqa: E402
+from omni_sdk.demo import play  # noqa: E402
 from omni_sdk.demo.clip import ClipTruth, clip_truth  # noqa: E402
 from omni_sdk.demo.evaluate import (  # noqa: E402
     ClipScore,
@@ -21,7 +25,7 @@ from omni_sdk.demo.evaluate import (  # noqa: E402
     summarise,
 )
 from omni_sdk.demo.scene import make_scene  # noqa: E402
-from omni_sdk.demo.world import held_out_seed  # noqa: E402
+from omni_sdk.demo.world import STEP_SECONDS, held_out_seed  # noqa: E402
 from omni_sdk.results import (  # noqa: E402
     GroundedObject,
     Keyframe,
@@ -58,12 +62,14 @@ def answer(truth: ClipTruth, status: str = "found", **changes: object) -> Result
 
 
 def keyframe(truth: ClipTruth, *, index: int, description: str | None = None) -> Keyframe:
-    """The true span, grounded truly in a frame, of one object."""
-    assert truth.span_seconds is not None
+    """The true span, grounded truly in a frame, of one object (the first answer's span for a wrong one)."""
+    spans = dict(truth.scene.answers)
+    start, end = spans.get(index, truth.scene.answers[0][1])
     frame = next(t for t in range(8, truth.num_frames) if truth.box(t, index))
     box = np.array(truth.box(frame, index), np.float32)
     return Keyframe(
-        *truth.span_seconds,
+        start * STEP_SECONDS,
+        end * STEP_SECONDS,
         frame_index=frame,
         pts_seconds=truth.pts_seconds[frame],
         description=description or f"a {truth.scene.objects[index].name}",
@@ -71,17 +77,80 @@ def keyframe(truth: ClipTruth, *, index: int, description: str | None = None) ->
     )
 
 
-def test_the_truth_scores_one() -> None:
-    truth = truth_of("last")
-    assert truth.target is not None
-    result = answer(
+def true_answer(truth: ClipTruth) -> Result:
+    """Every target with its span, a true box and true masks; "absent" where there is none."""
+    targets = [index for index, _ in truth.scene.answers]
+    return answer(
         truth,
-        keyframes=(keyframe(truth, index=truth.target),),
-        tracks=(track(truth, lambda t: truth.mask(t, truth.target)),),
+        "found" if targets else "absent",
+        keyframes=tuple(keyframe(truth, index=i) for i in targets),
+        tracks=tuple(track(truth, lambda t, i=i: truth.mask(t, i), i + 1) for i in targets),
     )
-    score = score_clip(result, truth)
-    assert score == ClipScore("last", "found", *[1.0] * 8)
+
+
+@pytest.mark.parametrize("family", ["last", "two", "occluded", "while"])
+def test_the_truth_scores_one(family: str) -> None:
+    truth = truth_of(family)
+    score = score_clip(true_answer(truth), truth)
+    assert score == ClipScore(family, "found", *[1.0] * 8)
     assert score.j_and_f == score.j_and_f_visible == 1.0
+
+
+def test_one_of_two_answers_is_not_right() -> None:
+    truth = truth_of("two")
+    whole = true_answer(truth)
+    score = score_clip(
+        replace(whole, keyframes=whole.keyframes[:1], tracks=whole.tracks[:1]), truth
+    )
+    assert score.right_description == score.right_object == 0.0
+    assert 0 < score.j < 1
+
+
+def test_an_answer_too_many_is_not_right() -> None:
+    truth = truth_of("last")
+    whole = true_answer(truth)
+    other = next(i for i in range(len(truth.scene.objects)) if i != truth.target)
+    both = (*whole.keyframes, keyframe(truth, index=other))
+    assert score_clip(replace(whole, keyframes=both), truth).right_description == 0.0
+
+
+class TrueModels:
+    """A pipeline that answers truly, and whose tracker finds the object under its box in every frame."""
+
+    def __init__(self, truth: ClipTruth) -> None:
+        self.truth = truth
+
+    def __call__(self, path: Path, query: str, **options: Any) -> Result:
+        assert query == self.truth.query
+        return true_answer(self.truth)
+
+    def track(self, path: Path, prompts: list[Any]) -> list[MaskTrack]:
+        ((index, box),) = ((p.frame_index, tuple(p.boxes_xyxy[0])) for p in prompts)
+        objects = range(len(self.truth.scene.objects))
+        found = next(i for i in objects if self.truth.box(index, i) == box)
+        return [track(self.truth, lambda t: self.truth.mask(t, found))]
+
+
+@pytest.mark.parametrize(
+    ("family", "told"),
+    [
+        ("null", "truth:    absent\nscore:    J&F 1.000 (J 1.000, F 1.000)"),
+        (
+            "two",
+            "truth:    a green pole, 0.0-8.0 s; a cyan circle, 4.5-8.0 s\nscore:    J&F 1.000 ",
+        ),
+        ("occluded", "truth:    a magenta pole, 0.0-8.0 s\nscore:    J&F 1.000 "),
+    ],
+)
+def test_the_demo_tells_every_true_answer(
+    family: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(play, "SIZE", (96, 96))
+    monkeypatch.setattr(play, "FPS", 2.0)
+    models: Any = TrueModels(truth_of(family))
+    played = play.play(models, held_out_seed(family, 0), family, tmp_path)
+    assert told in describe(played)
+    assert played.tracker_j == (None if family == "null" else 1.0)
 
 
 def test_another_object_is_wrong() -> None:
@@ -94,7 +163,7 @@ def test_another_object_is_wrong() -> None:
     )
     score = score_clip(result, truth)
     assert score.right_object == score.right_description == 0.0
-    assert score.j < 0.1
+    assert score.j == 2 / 16  # the frames that show neither
     assert score.j_visible is not None
     assert score.j_visible < 0.1
     # The masks decide too: the right words for the wrong object, and the right object in other words.

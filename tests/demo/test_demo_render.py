@@ -7,49 +7,15 @@ import pytest
 
 from omni_sdk.demo.render import box, mask, object_map, render
 from omni_sdk.demo.scene import Scene, SceneObject, make_scene
-from omni_sdk.demo.world import COLORS, STEP_SECONDS, STEPS
+from omni_sdk.demo.world import COLORS, STEPS
 
 SCENES = [make_scene(seed, "last") for seed in range(24)]
-
-
-def sprite_map(scene: Scene, step: int) -> np.ndarray:
-    """Object map as the training pictures drew it: sprites at rounded centres on 96 x 96 pixels."""
-    ids = np.zeros((96, 96), np.uint8)
-    for index, item in enumerate(scene.objects):
-        if not item.enter <= step < item.leave:
-            continue
-        x, y = np.rint(item.centre(step * STEP_SECONDS)).astype(int)
-        dy, dx = np.abs(np.mgrid[:96, :96] - np.array([y, x])[:, None, None])
-        r = item.radius
-        inside = {
-            "circle": dx**2 + dy**2 <= r * r,
-            "bar": (dx <= r) & (dy <= 0.42 * r),
-            "pole": (dy <= r) & (dx <= 0.42 * r),
-            "cross": ((dx <= 0.33 * r) & (dy <= r)) | ((dy <= 0.33 * r) & (dx <= r)),
-        }
-        ids[inside[item.shape]] = index + 1
-    return ids
 
 
 def lone(shape: str, *, radius: int = 16, at: tuple[float, float] = (48.0, 48.0)) -> Scene:
     """One object that stands still on the stage for the whole clip."""
     item = SceneObject("red", shape, radius, at, (0.0, 0.0), 0, STEPS)
     return Scene("direct", (item,), None, "the red shape", 0, (0, STEPS), 30.0, 1)
-
-
-def test_masks_agree_with_the_training_pictures() -> None:
-    overlaps: dict[str, list[float]] = {}
-    for scene in SCENES:
-        for step in range(STEPS):
-            ours, theirs = object_map(scene, step * STEP_SECONDS, (96, 96)), sprite_map(scene, step)
-            for index, item in enumerate(scene.objects):
-                a, b = ours == index + 1, theirs == index + 1
-                if b.sum() > 50:  # slivers behind other objects say little
-                    overlaps.setdefault(item.shape, []).append((a & b).sum() / (a | b).sum())
-    for values in overlaps.values():
-        assert len(values) > 100
-        assert np.mean(values) >= 0.95
-        assert np.min(values) >= 0.9
 
 
 @pytest.mark.parametrize("shape", ["circle", "bar", "pole", "cross"])
@@ -146,7 +112,7 @@ def test_a_picture_is_a_function_of_scene_time_and_size() -> None:
     assert (first != render(scene, 1.25, (96, 128))).mean() > 0.5  # fresh noise
 
 
-def test_grain_has_the_deviations_of_the_training_pictures() -> None:
+def test_grain_has_the_same_deviations_from_every_size() -> None:
     def deviation(side: int, block: int) -> float:
         noise = [
             render(s, 1.0, (side, side)).astype(float) - render(s, 1.0, (side, side), grain=0)

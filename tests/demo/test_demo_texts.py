@@ -6,69 +6,49 @@ import pytest
 
 from omni_sdk.demo import texts
 from omni_sdk.demo.scene import make_scene
+from omni_sdk.demo.world import held_out_seed
 
-# Made once by the program that drew the training data.
+# Of the first held-out clip of a family.
 GOLDEN_ANSWERS = [
     (
-        5000000,
         "direct",
-        "the circle",
-        "<think> sound circle 00:03.00 00:05.50 red bar 00:00.00 00:05.50 left magenta ci"
-        "rcle 00:03.00 00:08.00 left last magenta first red target circle magenta circle"
-        '</think><answer>[{"start_time":"00:03.00","end_time":"00:08.00",'
-        '"description":"a magenta circle"}]</answer>',
-    ),
-    (
-        5100000,
-        "last",
-        "the shape that enters last",
-        "<think> sound cross 00:04.50 00:06.50 red pole 00:00.00 00:08.00 right yellow cr"
-        "oss 00:03.00 00:08.00 left last yellow first none target last yellow cross"
-        '</think><answer>[{"start_time":"00:03.00","end_time":"00:08.00",'
-        '"description":"a yellow cross"}]</answer>',
-    ),
-    (
-        5200000,
-        "leaves",
-        "the shape that leaves first",
-        "<think> sound pole 00:04.50 00:06.00 blue cross 00:00.50 00:07.00 right magenta "
-        "pole 00:04.50 00:06.50 right last magenta first magenta target first magenta pole"
-        '</think><answer>[{"start_time":"00:04.50","end_time":"00:06.50",'
-        '"description":"a magenta pole"}]</answer>',
-    ),
-    (
-        5300000,
-        "moves",
-        "the shape that moves right",
-        "<think> sound cross 00:03.00 00:05.50 red circle 00:00.00 00:08.00 right blue po"
-        "le 00:00.00 00:07.50 left cyan cross 00:03.00 00:08.00 "
-        "left last cyan first blue target right red circle"
-        '</think><answer>[{"start_time":"00:00.00","end_time":"00:08.00",'
-        '"description":"a red circle"}]</answer>',
-    ),
-    (
-        5400000,
-        "sound",
-        "the shape that makes the sound",
-        "<think> sound pole 00:06.50 00:08.00 blue bar 00:04.00 00:08.00 right yellow pol"
-        "e 00:00.00 00:08.00 right last blue first none target sound pole yellow pole"
-        '</think><answer>[{"start_time":"00:06.50","end_time":"00:08.00",'
-        '"description":"a yellow pole"}]</answer>',
-    ),
-    (
-        5500000,
-        "null",
         "the bar",
-        "<think> sound cross 00:02.50 00:04.50 green circle 00:00.00 00:07.50 right magen"
-        "ta cross 00:01.50 00:07.00 right last magenta first magenta target bar none"
-        "</think><answer>[]</answer>",
+        "<think> sound bar 00:06.50 00:08.00 red bar right 00:05.50 00:08.00 magenta circle still "
+        "00:02.50 00:08.00 last red first none stops none left none right red heard red while none "
+        'target bar red bar</think><answer>[{"start_time":"00:05.50","end_time":"00:08.00",'
+        '"description":"a red bar"}]</answer>',
+    ),
+    (
+        "null",
+        "the magenta shape",
+        "<think> sound cross 00:06.00 00:08.00 green cross still 00:00.00 00:08.00 yellow pole left "
+        "00:03.50 00:08.00 last yellow first none stops none left yellow right none heard green while "
+        "green target magenta none</think><answer>[]</answer>",
+    ),
+    (
+        "two",
+        "the shapes that move left",
+        "<think> sound bar 00:02.50 00:05.00 green pole left 00:00.00 00:08.00 stops 00:05.50 blue bar "
+        "right 00:00.00 00:08.00 cyan circle left 00:04.50 00:08.00 last cyan first none stops green "
+        "left green cyan right blue heard blue while blue target left green pole cyan circle</think>"
+        '<answer>[{"start_time":"00:00.00","end_time":"00:08.00","description":"a green pole"},'
+        '{"start_time":"00:04.50","end_time":"00:08.00","description":"a cyan circle"}]</answer>',
+    ),
+    (
+        "while",
+        "the shape that sounds while another moves",
+        "<think> sound bar 00:00.00 00:01.50 sound circle 00:03.50 00:06.00 green circle still 00:02.00 "
+        "00:08.00 yellow cross still 00:01.00 00:06.50 cyan bar left 00:00.00 00:07.50 stops 00:04.50 "
+        "last green first yellow stops cyan left cyan right none heard green cyan while green target "
+        'while green circle</think><answer>[{"start_time":"00:03.50","end_time":"00:06.00",'
+        '"description":"a green circle"}]</answer>',
     ),
 ]
 
 
-@pytest.mark.parametrize(("seed", "family", "query", "answer"), GOLDEN_ANSWERS)
-def test_answers(seed: int, family: str, query: str, answer: str) -> None:
-    scene = make_scene(seed, family)
+@pytest.mark.parametrize(("family", "query", "answer"), GOLDEN_ANSWERS)
+def test_answers(family: str, query: str, answer: str) -> None:
+    scene = make_scene(held_out_seed(family, 0), family)
     assert scene.query == query
     assert texts.grs_answer(scene) == answer
 

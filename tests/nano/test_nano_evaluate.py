@@ -16,7 +16,7 @@ from omni_training.nano.vocabulary import build_tokenizer
 from omni_sdk.demo import texts
 from omni_sdk.demo.render import box
 from omni_sdk.demo.scene import Scene, make_scene
-from omni_sdk.demo.world import FAMILIES, NEXT, STEP_SECONDS, held_out_seed
+from omni_sdk.demo.world import FAMILIES, STEP_SECONDS, held_out_seed
 from omni_sdk.grs.request import Completion
 from omni_sdk.stages import GroundedBox
 
@@ -68,7 +68,7 @@ class Oracle:
 
 
 def scenes_of(family: str) -> list[Scene]:
-    return [make_scene(held_out_seed(family, i), family, NEXT) for i in range(CLIPS)]
+    return [make_scene(held_out_seed(family, i), family) for i in range(CLIPS)]
 
 
 @pytest.mark.parametrize("family", ["direct", "two", "while", "null"])

@@ -12,8 +12,7 @@ from omni_training.nano.pictures import frames
 from omni_training.nano.vocabulary import UNKNOWN
 
 from omni_sdk.demo import texts
-from omni_sdk.demo.scene import make_scene
-from omni_sdk.demo.world import NEXT
+from omni_sdk.demo.scene import draw_scene, make_scene
 from omni_sdk.hf.thinker import HfThinker
 
 
@@ -37,7 +36,7 @@ def hf_states(learner: Any, tokenizer: Any, requests: list[Any]) -> torch.Tensor
 
 
 def test_reasoner_rows_equal_transformers(learner: Any, tokenizer: Any) -> None:
-    scenes = [make_scene(i, "sound", NEXT) for i in (1, 2, 3)]
+    scenes = [make_scene(i, "sound") for i in (1, 2, 3)]
     batch = learner.maker.reasoner_rows(scenes, np.random.default_rng(5))
     rng = np.random.default_rng(5)
     requests = [
@@ -54,7 +53,7 @@ def test_packed_descriptions_equal_transformers_on_each_alone(learner: Any, toke
     """Every description of a packed row gets the states it has in a row of its own."""
     maker = learner.maker
     rng = np.random.default_rng(8)
-    scene, step = make_scene(4, "direct", NEXT), 9
+    scene, step = make_scene(4, "direct"), 9
     asked = maker.descriptions(rng, scene, step, 4, 0.7)
     patches: list[Any] = []
     row = maker._grounder_row(scene, step, asked, np.random.default_rng(1), patches)
@@ -71,7 +70,7 @@ def test_packed_descriptions_equal_transformers_on_each_alone(learner: Any, toke
 
 
 def test_targets_spell_the_true_completion(learner: Any, tokenizer: Any) -> None:
-    scenes = [make_scene(i, None, NEXT) for i in range(30)]
+    scenes = [make_scene(i) for i in range(30)]
     batch = learner.maker.reasoner_rows(scenes, np.random.default_rng(5))
     for row, scene in enumerate(scenes):
         wanted = batch.targets[row][batch.targets[row] != IGNORE].tolist()
@@ -101,7 +100,7 @@ def test_absent_descriptions_match_half(learner: Any) -> None:
     maker, rng = learner.maker, np.random.default_rng(6)
     half = absent = 0
     for number in range(150):
-        scene, step = maker.scene(rng), number % 16
+        scene, step = draw_scene(rng), number % 16
         seen = [o for o in scene.objects if o.visible(step / 2)]
         names = {o.name for o in seen}
         asked = maker.descriptions(rng, scene, step, 5, 0.7)

@@ -9,7 +9,7 @@ import pytest
 from omni_sdk import Pipeline
 from omni_sdk.demo.clip import ClipTruth, write_clip
 from omni_sdk.demo.scene import make_scene
-from omni_sdk.demo.world import held_out_seed
+from omni_sdk.demo.world import FAMILIES, held_out_seed
 
 SIZE = (192, 192)
 FPS = 8.0
@@ -22,10 +22,10 @@ def pipe() -> Pipeline:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, ClipTruth]]:
-    """One held-out clip per demo family."""
+    """One held-out clip per family."""
     folder = tmp_path_factory.mktemp("clips")
     made = {}
-    for family in ("direct", "last", "leaves", "sound", "null"):
+    for family in FAMILIES:
         path = folder / f"{family}.mp4"
         scene = make_scene(held_out_seed(family, 0), family)
         made[family] = path, write_clip(scene, path, size=SIZE, fps=FPS)

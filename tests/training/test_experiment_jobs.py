@@ -38,6 +38,7 @@ from omni_training.experiment.settings import (
 from omni_training.recipe import ConfigError
 from omni_training.safety import TrainingDivergedError
 from omni_training.world import world_scene
+from tokenizers import Tokenizer
 
 from omni_sdk.bundle import embedded
 from omni_sdk.demo.texts import describe, grs_answer
@@ -58,6 +59,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     bundle = embedded("nano")
     assert bundle is not None
+    vocabulary = Tokenizer.from_file(str(bundle / "tokenizer.json")).get_vocab_size()
     config = Qwen2_5OmniThinkerConfig(
         audio_config={
             "num_mel_bins": 32, "encoder_layers": 1, "encoder_attention_heads": 2,
@@ -70,7 +72,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "out_hidden_size": 32, "fullatt_block_indexes": [0],
         },
         text_config={
-            "vocab_size": 268, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+            "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
             "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 1024,
             "use_sliding_window": False, "pad_token_id": 0, "eos_token_id": 2,
             "rope_parameters": {
@@ -247,7 +249,7 @@ def test_unreadable_samples_stop_an_arm(start: Path, tmp_path: Path) -> None:
 def test_the_right_answer_is_judged_right() -> None:
     """Judge and scores are those of the pipeline: the truth scores high, another object low."""
     judge = open_judge(JudgeSettings())
-    name = "shipped/direct:5000000"
+    name = "direct:5000000"
     scene = world_scene(name)
     court = ClipCourt(judge, name)
     text = grs_answer(scene)
@@ -255,7 +257,7 @@ def test_the_right_answer_is_judged_right() -> None:
     assert right.right_object == 1
     assert right.span_iou == 1
     assert right.j_visible is not None
-    assert right.j_visible > 0.6
+    assert right.j_visible > 0.5
     assert scene.target is not None
     other = scene.objects[1 - scene.target] if scene.target < 2 else scene.objects[0]
     true = describe(scene.objects[scene.target].name)
@@ -276,7 +278,7 @@ def test_equal_questions_are_asked_once() -> None:
             Counting.calls += 1
             return inner.grounder.ground(images, descriptions)
 
-    name = "shipped/last:5100000"
+    name = "last:5100000"
     court = ClipCourt(Judge(Counting(), inner.tracker), name)
     text = grs_answer(world_scene(name))
     first = court.score(text)
@@ -304,8 +306,7 @@ def test_other_settings_need_another_folder(start: Path, tmp_path: Path) -> None
         ({"seeds": [0, 0]}, "distinct"),
         ({"seeds": []}, "distinct"),
         ({"steps": 0}, "at least 1"),
-        ({"rules": "later"}, "expected one of shipped, next"),
-        ({"eval_families": ["stops"]}, "eval_families"),
+        ({"eval_families": ["later"]}, "eval_families"),
         ({"rewards": {"preset": "reference"}}, "paper"),
         ({"first_clip": 99_999}, "held-out range"),
         ({"num_generations": 1}, "at least 2"),

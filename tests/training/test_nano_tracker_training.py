@@ -25,7 +25,6 @@ from omni_training.nano.tracker_model import new_model
 from omni_training.nano.tracker_unroll import TrackerUnroll
 from omni_training.safety import TrainingDivergedError
 
-from omni_sdk.demo.world import NEXT
 from omni_sdk.errors import BundleError
 from omni_sdk.hf.sam2_checkpoint import load_model
 
@@ -214,7 +213,7 @@ def test_clips_are_judged_from_arrays_and_from_files(trained) -> None:
 def test_the_command_judges_a_tracker(trained, tmp_path, capsys, monkeypatch) -> None:
     assert main(["nano", "--out", str(tmp_path), "--evaluate", str(tmp_path / "none")]) == 1
     assert "cannot be read" in capsys.readouterr().err
-    monkeypatch.setattr(tracker_report, "NEXT", dataclasses.replace(NEXT, families=("direct",)))
+    monkeypatch.setattr(tracker_report, "FAMILIES", ("direct",))
     evaluate = ["--evaluate", str(trained / "tracker"), "--clips", "1"]
     assert main(["nano", "--out", str(tmp_path), *evaluate]) == 0
     path = Path(capsys.readouterr().out.splitlines()[-1])

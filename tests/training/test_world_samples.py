@@ -13,8 +13,9 @@ from omni_training.world_samples import TRAINING_BASE, training_ids, world_sampl
 
 from omni_sdk.bundle import embedded
 from omni_sdk.demo.render import object_map
+from omni_sdk.demo.scene import make_scene
 from omni_sdk.demo.texts import grs_answer
-from omni_sdk.demo.world import HELD_OUT_BASE, STEP_SECONDS
+from omni_sdk.demo.world import HELD_OUT_BASE, STAGE, STEP_SECONDS
 from omni_sdk.errors import DatasetError
 
 needs_nano = pytest.mark.skipif(embedded("nano") is None, reason="no embedded nano bundle here")
@@ -22,26 +23,25 @@ PAPER = RewardPreset(target_keyframes=1, alpha_a=0.0, alpha_g=0.0)
 
 
 def two_answers() -> str:
-    names = (f"next/two:{TRAINING_BASE + i}" for i in range(50))
-    return next(n for n in names if len(world_scene(n).answers) == 2)
+    return f"two:{TRAINING_BASE}"
 
 
-def test_names_choose_rules_family_and_seed() -> None:
+def test_names_choose_family_and_seed() -> None:
     assert training_ids(3, first=5, families=("last", "sound")) == [
-        f"shipped/last:{TRAINING_BASE + 5}",
-        f"shipped/sound:{TRAINING_BASE + 6}",
-        f"shipped/last:{TRAINING_BASE + 7}",
+        f"last:{TRAINING_BASE + 5}",
+        f"sound:{TRAINING_BASE + 6}",
+        f"last:{TRAINING_BASE + 7}",
     ]
-    assert world_scene("direct:7") == world_scene("shipped/direct:7")
-    assert world_scene("next/stops:7").rules.name == "next"
+    assert world_scene("stops:7").family == "stops"
+    assert world_scene("any:7") == make_scene(7)
     far = TRAINING_BASE - HELD_OUT_BASE
     assert far > 100_000 * 11, "training clips lie beyond every family's held-out range"
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "direct", "direct:", "direct:-1", "direct:1e3", "later/direct:1", "shipped/stops:1",
-     "direct:" + "9" * 30, "shipped/direct/x:1", "../direct:1"],
+    ["", "direct", "direct:", "direct:-1", "direct:1e3", "later:1", "direct:" + "9" * 30,
+     "../direct:1"],
 )  # fmt: skip
 def test_bad_names_are_told(name: str) -> None:
     with pytest.raises(DatasetError, match="expected a sample"):
@@ -51,7 +51,7 @@ def test_bad_names_are_told(name: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [{"count": 0}, {"count": 1, "first": -1}, {"count": 1, "families": ()},
-     {"count": 1, "families": ("stops",)}, {"count": 1, "rules": "later"}],
+     {"count": 1, "families": ("later",)}],
 )  # fmt: skip
 def test_bad_choices_are_told(options: dict[str, Any]) -> None:
     with pytest.raises(DatasetError, match="expected"):
@@ -59,7 +59,7 @@ def test_bad_choices_are_told(options: dict[str, Any]) -> None:
 
 
 def test_truth_is_that_of_the_scene() -> None:
-    name = f"shipped/leaves:{TRAINING_BASE}"
+    name = f"leaves:{TRAINING_BASE}"
     scene, clip = world_scene(name), WorldClip(name, size=96)
     assert scene.target is not None
     shown = [object_map(scene, t * STEP_SECONDS, (96, 96)) == scene.target + 1 for t in range(16)]
@@ -86,7 +86,7 @@ def test_a_query_with_two_answers_pays_two_moments() -> None:
 
 
 @needs_nano
-@pytest.mark.parametrize("family", ["direct", "sound", "null"])
+@pytest.mark.parametrize("family", ["direct", "sound", "stops", "null"])
 def test_the_true_answer_earns_the_most(family: str) -> None:
     ids, store = world_samples("nano", count=4, families=(family,))
     for name in ids:
@@ -112,9 +112,9 @@ def test_prompts_are_those_of_the_pipeline() -> None:
     from omni_training.world_samples import observe_scene
 
     processor = open_processor("nano")
-    scene = world_scene("shipped/direct:20000000")
+    scene = world_scene("direct:20000000")
     seen = observe_scene(scene, processor)
-    assert seen.frames.shape == (16, 48, 48, 3)
+    assert seen.frames.shape == (16, *processor.frame_size(STAGE, STAGE), 3)
     assert seen.audio is not None
     assert len(seen.audio) == 8 * 16_000
     assert seen.clock.duration_seconds == 8.0
@@ -125,8 +125,8 @@ def test_unreadable_samples_are_counted_and_too_many_stop() -> None:
     ids, store = world_samples("nano", count=2)
     guard = SampleGuard(store, max_failed_share=0.3, min_seen=3)
     assert guard.request(ids[0]) is not None
-    assert guard.request("shipped/direct:x") is None
-    assert list(guard.failed) == ["shipped/direct:x"]
+    assert guard.request("direct:x") is None
+    assert list(guard.failed) == ["direct:x"]
     assert guard.request(ids[1]) is not None
     with pytest.raises(DatasetError, match="2 of 4 samples"):
         guard.request("no sample at all")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omni_sdk.demo.render import object_map, render
 from omni_sdk.demo.scene import Scene, make_scene
-from omni_sdk.demo.world import DURATION_SECONDS, NEXT, SHIPPED, STEP_SECONDS, STEPS, Rules
+from omni_sdk.demo.world import DURATION_SECONDS, FAMILIES, STEP_SECONDS, STEPS
 from omni_sdk.errors import DatasetError
 from omni_sdk.media.clock import Clock
 from omni_sdk.stages import Image, TrackerFrame
@@ -18,31 +18,23 @@ from omni_training.rewards.truth import ClipTruth
 from omni_training.workers.encodings import CachedGraphs
 from omni_training.workers.scorer import ClipScorer
 
-RULES: dict[str, Rules] = {rules.name: rules for rules in (SHIPPED, NEXT)}
-
-
-def sample_name(rules: str, family: str, seed: int) -> str:
-    """Return the name of a sample: "RULES/FAMILY:SEED"."""
-    return f"{rules}/{family}:{seed}"
+ANY = "any"
+"""Stands for a family in a sample's name: the family is drawn as the world does."""
 
 
 def world_scene(sample_id: str) -> Scene:
-    """Return the scene of a sample "RULES/FAMILY:SEED" (FAMILY may be "any").
-
-    "FAMILY:SEED" means the shipped rules.
+    """Return the scene of a sample "FAMILY:SEED" (FAMILY may be "any").
 
     Raises:
         DatasetError: not such a name.
     """
-    head, _, seed = sample_id.rpartition(":")
-    name, _, family = head.rpartition("/")
-    rules = RULES.get(name or SHIPPED.name)
-    known = () if rules is None else (*rules.families, "any")
-    if rules is None or family not in known or not seed.isdecimal() or len(seed) > 18:
+    family, _, seed = sample_id.rpartition(":")
+    if family not in (*FAMILIES, ANY) or not seed.isdecimal() or len(seed) > 18:
         raise DatasetError(
-            f"expected a sample 'RULES/FAMILY:SEED' with rules of {', '.join(RULES)}, got {sample_id!r}"
+            f"expected a sample 'FAMILY:SEED' with a family of {', '.join(FAMILIES)}, {ANY}, "
+            f"got {sample_id!r}"
         )
-    return make_scene(int(seed), None if family == "any" else family, rules)
+    return make_scene(int(seed), None if family == ANY else family)
 
 
 def world_clock() -> Clock:
@@ -60,7 +52,7 @@ class WorldClip:
         """Render the truth.
 
         Args:
-            sample_id: "RULES/FAMILY:SEED"; see `world_scene`.
+            sample_id: "FAMILY:SEED"; see `world_scene`.
             size: side in pixels of the frames that the grounder sees and of the masks.
             tracker_size: side in pixels of the frames that the tracker reads.
         """

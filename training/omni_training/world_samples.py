@@ -2,7 +2,7 @@
 
 Same kind of store as `video_samples`, without files. Pictures are rendered at the reasoner's own size, where
 the pipeline would resize a decoded frame to it; sound is the scene's at the model's sampling rate. A sample
-is named "RULES/FAMILY:SEED", so a data set is a list of seeds and nothing is kept on a disk.
+is named "FAMILY:SEED", so a data set is a list of seeds and nothing is kept on a disk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from omni_sdk.demo.render import render
 from omni_sdk.demo.scene import Scene
 from omni_sdk.demo.sound import waveform
-from omni_sdk.demo.world import SHIPPED, STAGE, STEP_SECONDS, STEPS
+from omni_sdk.demo.world import FAMILIES, STAGE, STEP_SECONDS, STEPS
 from omni_sdk.errors import DatasetError
 from omni_sdk.grs.processor import Processor
 from omni_sdk.grs.request import ThinkerRequest
@@ -22,7 +22,7 @@ from omni_sdk.media.clock import Clock
 from omni_sdk.stages import Observation
 
 from omni_training.rewards.truth import ClipTruth
-from omni_training.world import RULES, WorldClip, sample_name, world_clock, world_scene
+from omni_training.world import ANY, WorldClip, world_clock, world_scene
 
 TRAINING_BASE = 20_000_000
 """First seed of samples for GRPO: past the held-out ones and those that the nano models are made from."""
@@ -72,29 +72,24 @@ def observe_scene(scene: Scene, processor: Processor) -> Observation:
     return Observation(frames, world_clock(), sound)
 
 
-def training_ids(
-    count: int, *, first: int = 0, families: Sequence[str] = ("any",), rules: str = SHIPPED.name
-) -> list[str]:
+def training_ids(count: int, *, first: int = 0, families: Sequence[str] = (ANY,)) -> list[str]:
     """Return `count` samples from seed `TRAINING_BASE + first` on, families taking turns.
 
     Args:
         count: how many, at least 1.
         first: offset of the first seed, not negative.
-        families: of the rules, or "any", which draws the family as the world does.
-        rules: name of the world's rules.
+        families: of `FAMILIES`, or "any", which draws the family as the world does.
 
     Raises:
-        DatasetError: unknown rules or family, or a number out of range.
+        DatasetError: unknown family, or a number out of range.
     """
-    if rules not in RULES:
-        raise DatasetError(f"expected rules of {', '.join(RULES)}, got {rules!r}")
-    known = (*RULES[rules].families, "any")
+    known = (*FAMILIES, ANY)
     if not families or any(f not in known for f in families):
         raise DatasetError(f"expected families of {', '.join(known)}, got {tuple(families)}")
     if count < 1 or first < 0:
         raise DatasetError(f"expected count >= 1 and first >= 0, got {count} and {first}")
     start = TRAINING_BASE + first
-    return [sample_name(rules, families[i % len(families)], start + i) for i in range(count)]
+    return [f"{families[i % len(families)]}:{start + i}" for i in range(count)]
 
 
 def world_samples(
@@ -102,21 +97,19 @@ def world_samples(
     *,
     count: int,
     first: int = 0,
-    families: Sequence[str] = ("any",),
-    rules: str = SHIPPED.name,
+    families: Sequence[str] = (ANY,),
     size: int = STAGE,
 ) -> tuple[list[str], WorldSamples]:
     """Make the samples of a run (a `data.factory`).
 
     Args:
         model: directory of the thinker's checkpoint, or a bundle: it decides sizes and prompt.
-        count: as for `training_ids`, likewise the next three.
+        count: as for `training_ids`, likewise the next two.
         first: offset of the first seed.
         families: which take turns.
-        rules: name of the world's rules.
         size: side in pixels of the pictures that the reward workers see.
     """
     from omni_training.video_samples import open_processor
 
-    ids = training_ids(count, first=first, families=families, rules=rules)
+    ids = training_ids(count, first=first, families=families)
     return ids, WorldSamples(open_processor(model), size=size)

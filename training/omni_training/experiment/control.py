@@ -126,9 +126,7 @@ def build_control(
     s = experiment.settings
     model = Thinker.from_pretrained(s.start, dtype=torch.float32, attn_implementation="sdpa")
     tokenizer = open_tokenizer(s.start, model.config)
-    ids = training_ids(
-        steps * s.control_batch, first=s.first_seed(seed), families=s.families, rules=s.rules
-    )
+    ids = training_ids(steps * s.control_batch, first=s.first_seed(seed), families=s.families)
     every = max(1, round(s.control_save_seconds / per_step)) if per_step else steps
     values: dict[str, Any] = {
         "output_dir": str(experiment.train(f"{CONTROL}/{seed}") / "checkpoints"),

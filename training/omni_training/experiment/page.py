@@ -52,7 +52,7 @@ def page(results: dict[str, Any]) -> str:
     lines = [
         "# What the parts of the reward are worth on the procedural world",
         "",
-        f"GRPO from one start ({s['start']}), world rules `{s['rules']}`, "
+        f"GRPO from one start ({s['start']}), "
         f"{len(s['seeds'])} seeds per arm, {s['steps']} steps of {s['prompts_per_step']} clips x "
         f"{s['num_generations']} rollouts, learning rate {s['learning_rate']:g}, beta {s['beta']:g}; the "
         "format is paid in every arm. The control goes on with supervised training for the CPU time of the "

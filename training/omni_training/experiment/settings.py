@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omni_sdk.demo.world import HELD_OUT_STRIDE, SHIPPED, held_out_seed
+from omni_sdk.demo.world import FAMILIES, HELD_OUT_STRIDE, held_out_seed
 from omni_sdk.errors import OmniError
 
 from omni_training.recipe import (
@@ -22,7 +22,7 @@ from omni_training.recipe import (
     WorkerSettings,
     build_config,
 )
-from omni_training.world import RULES, sample_name
+from omni_training.world import ANY
 
 START = "start"
 CONTROL = "sft"
@@ -79,8 +79,7 @@ class ExperimentSettings:
         control_learning_rate: peak of the supervised control.
         control_batch: clips of one of its steps.
         control_save_seconds: CPU seconds between its checkpoints.
-        rules: name of the world's rules.
-        eval_families: of the held-out clips; empty: all of the rules.
+        eval_families: of the held-out clips; empty: all.
         num_clips: held-out clips, families taking turns.
         first_clip: number of the first within each family's held-out range.
         rounds: of the bootstrap.
@@ -98,14 +97,13 @@ class ExperimentSettings:
     top_p: float = 1.0
     max_completion_tokens: int = 0
     save_steps: int = 10
-    families: tuple[str, ...] = ("any",)
+    families: tuple[str, ...] = (ANY,)
     rewards: RewardSettings = field(
         default_factory=lambda: RewardSettings("paper", {"target_keyframes": 1})
     )
     control_learning_rate: float = 3e-4
     control_batch: int = 24
     control_save_seconds: float = 60.0
-    rules: str = SHIPPED.name
     eval_families: tuple[str, ...] = ()
     num_clips: int = 540
     first_clip: int = 1000
@@ -122,11 +120,8 @@ class ExperimentSettings:
             )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError(f"seeds: expected distinct numbers >= 0, got {self.seeds}")
-        if self.rules not in RULES:
-            raise ConfigError(f"rules: expected one of {', '.join(RULES)}, got {self.rules!r}")
-        known = RULES[self.rules].families
-        if unknown := set(self.eval_families) - set(known):
-            raise ConfigError(f"eval_families: expected some of {known}, got {unknown}")
+        if unknown := set(self.eval_families) - set(FAMILIES):
+            raise ConfigError(f"eval_families: expected some of {FAMILIES}, got {unknown}")
         if not 0 <= self.first_clip <= HELD_OUT_STRIDE - self.num_clips:
             raise ConfigError(f"first_clip: {self.first_clip} leaves the held-out range")
         preset = self.rewards.build()
@@ -141,10 +136,10 @@ class ExperimentSettings:
 
     def clips(self) -> list[str]:
         """Return the held-out clips as sample names, families taking turns."""
-        families = self.eval_families or RULES[self.rules].families
+        families = self.eval_families or FAMILIES
         turns = [(families[i % len(families)], i // len(families)) for i in range(self.num_clips)]
         return [
-            sample_name(self.rules, family, held_out_seed(family, self.first_clip + number))
+            f"{family}:{held_out_seed(family, self.first_clip + number)}"
             for family, number in turns
         ]
 
@@ -198,7 +193,6 @@ class ExperimentSettings:
                     "count": count,
                     "first": self.first_seed(seed),
                     "families": self.families,
-                    "rules": self.rules,
                 },
             ),
             output_dir=output_dir,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from omni_sdk.demo.render import object_map
-from omni_sdk.demo.scene import Scene
+from omni_sdk.demo.scene import Scene, draw_scene
 from omni_sdk.demo.sound import waveform
 from omni_sdk.demo.world import COLORS, SHAPES, STAGE, STEPS
 from omni_sdk.dus.boxes import mask_box, whole_pixels
@@ -170,7 +170,7 @@ def pair_batch(
     side = maker.processor.frame_size(STAGE, STAGE)[0]
     patches, targets = [], []
     while len(patches) < count:
-        scene = maker.scene(rng)
+        scene = draw_scene(rng)
         for first in rng.permutation(STEPS // 2)[:4]:
             steps = (2 * int(first), 2 * int(first) + 1)
             patches.append(patchify(frames(scene, steps, side, rng), vision)[0])
@@ -192,7 +192,7 @@ def image_batch(
     side = maker.processor.image_size(STAGE, STAGE)[0]
     patches, targets = [], []
     while len(patches) < count:
-        scene = maker.scene(rng)
+        scene = draw_scene(rng)
         for step in rng.permutation(STEPS)[:2]:
             patches.append(patchify(frames(scene, [int(step)], side, rng), vision)[0])
             targets.append(
@@ -215,7 +215,7 @@ def sound_batch(rng: np.random.Generator, maker: RowMaker, count: int) -> tuple[
     audio = maker.processor.spec.audio
     mels, tones = [], np.zeros((count, STEPS), np.int64)
     for row in range(count):
-        scene = maker.scene(rng)
+        scene = draw_scene(rng)
         mels.append(log_mel(waveform(scene), audio))
         for tone in scene.tones:
             tones[row, tone.start : tone.end] = 1 + SHAPES.index(scene.tone_shape(tone))

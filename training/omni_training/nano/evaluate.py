@@ -19,13 +19,7 @@ from omni_sdk.demo import texts
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.evaluate import Statistic, statistic
 from omni_sdk.demo.scene import Scene, make_scene
-from omni_sdk.demo.world import (
-    NEXT,
-    STEP_SECONDS,
-    STEPS,
-    Rules,
-    held_out_seed,
-)
+from omni_sdk.demo.world import FAMILIES, STEP_SECONDS, STEPS, held_out_seed
 from omni_sdk.dus.grounder import ThinkerGrounder
 from omni_sdk.grs.processor import Processor, load_tokenizer
 from omni_sdk.grs.reasoner import ThinkerReasoner
@@ -116,7 +110,7 @@ class WrittenClip:
 class Examiner:
     """Asks a checkpoint and scores its answers."""
 
-    def __init__(self, checkpoint: Path, *, device: str = "cpu", rules: Rules = NEXT) -> None:
+    def __init__(self, checkpoint: Path, *, device: str = "cpu") -> None:
         """Load the checkpoint in float32.
 
         Raises:
@@ -128,8 +122,7 @@ class Examiner:
         self.thinker = HfThinker(loaded.model.to(device), loaded.spec, tokenizer)
         self.reasoner = ThinkerReasoner(self.thinker, self.processor)
         self.grounder = ThinkerGrounder(self.thinker, self.processor)
-        self.maker = RowMaker(self.processor, tokenizer, rules)
-        self.rules = rules
+        self.maker = RowMaker(self.processor, tokenizer)
 
     def family(self, family: str, clips: int, *, mp4: bool = False) -> dict[str, Statistic]:
         """Return the statistics of a family's first held-out clips.
@@ -140,7 +133,7 @@ class Examiner:
         that the answer gives. `listed` compares colours and shapes of the listing, `motion` motions too.
         """
         values: dict[str, list[float]] = defaultdict(list)
-        scenes = [make_scene(held_out_seed(family, i), family, self.rules) for i in range(clips)]
+        scenes = [make_scene(held_out_seed(family, i), family) for i in range(clips)]
         with tempfile.TemporaryDirectory() as folder:
             for start in range(0, clips, BATCH):
                 chunk = scenes[start : start + BATCH]
@@ -160,15 +153,14 @@ class Examiner:
         share of "[]" where neither word matches, `absent_half` where one does.
         """
         values: dict[str, list[float]] = defaultdict(list)
-        families = self.rules.families
         with tempfile.TemporaryDirectory() as folder:
             for start in range(0, count, BATCH):
                 asked: list[tuple[Scene, int, str, str]] = []
                 images: list[Image] = []
                 for number in range(start, min(count, start + BATCH)):
-                    family = families[number % len(families)]
+                    family = FAMILIES[number % len(FAMILIES)]
                     seed = held_out_seed(family, 50_000 + number)
-                    scene = make_scene(seed, family, self.rules)
+                    scene = make_scene(seed, family)
                     rng = np.random.default_rng(seed)
                     step = int(rng.integers(STEPS))
                     clip = self._show(scene, Path(folder), mp4=mp4)
@@ -230,7 +222,7 @@ def evaluate_into(
         checkpoint: a thinker's folder.
         clips: of each family.
         mp4: read the clips from mp4 files.
-        families: to examine; None: all of the rules.
+        families: to examine; None: all.
         device: torch's name.
         say: told a line per family.
 
@@ -243,7 +235,7 @@ def evaluate_into(
     examiner = Examiner(checkpoint, device=device)
     table: dict[str, dict[str, Statistic]] = {}
     start = time.perf_counter()
-    for family in families or examiner.rules.families:
+    for family in families or FAMILIES:
         table[family] = examiner.family(family, clips, mp4=mp4)
         say(format_row(family, table[family]))
     table["grounder"] = examiner.ground(clips, mp4=mp4)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from omni_sdk._version import __version__
-from omni_sdk.demo.world import NEXT
 from safetensors.torch import load_file
 
 RECORD = "training.json"
@@ -17,8 +16,8 @@ RECORD = "training.json"
 def write_record(checkpoint: Path, seed: int, scale: float, stages: Mapping[str, int]) -> None:
     """Write training.json beside a checkpoint's weights.
 
-    It holds "command" that makes it again, "seed", "parameters", "weights_bytes", "rules" of the world, the
-    steps of each of "stages", and the versions of omni-sdk and torch.
+    It holds "command" that makes it again, "seed", "parameters", "weights_bytes", the steps of each of
+    "stages", and the versions of omni-sdk and torch.
 
     Args:
         checkpoint: folder with model.safetensors.
@@ -33,7 +32,6 @@ def write_record(checkpoint: Path, seed: int, scale: float, stages: Mapping[str,
         "seed": seed,
         "parameters": sum(tensor.numel() for tensor in load_file(path).values()),
         "weights_bytes": path.stat().st_size,
-        "rules": NEXT.name,
         "stages": dict(stages),
         "omni_sdk": __version__,
         "torch": torch.__version__,

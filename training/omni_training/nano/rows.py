@@ -11,7 +11,7 @@ from omni_sdk.demo import texts
 from omni_sdk.demo.render import object_map
 from omni_sdk.demo.scene import Scene, draw_scene
 from omni_sdk.demo.sound import waveform
-from omni_sdk.demo.world import COLORS, DURATION_SECONDS, NEXT, SHAPES, STEP_SECONDS, STEPS, Rules
+from omni_sdk.demo.world import COLORS, DIGEST, DURATION_SECONDS, SHAPES, STEP_SECONDS, STEPS
 from omni_sdk.dus.boxes import mask_box, whole_pixels
 from omni_sdk.grs.processor import Processor
 from omni_sdk.media.clock import Clock
@@ -33,10 +33,9 @@ _MATCHABLE = (*COLORS, *SHAPES)
 class RowMaker:
     """Makes batches with the SDK's own processor, so that training and inference see the same input."""
 
-    def __init__(self, processor: Processor, tokenizer: Tokenizer, rules: Rules = NEXT) -> None:
+    def __init__(self, processor: Processor, tokenizer: Tokenizer) -> None:
         """Keep the processor of the checkpoint that is trained."""
         self.processor = processor
-        self.rules = rules
         self._tokenizer = tokenizer
         steps = np.arange(STEPS)
         self._clock = Clock(
@@ -49,10 +48,6 @@ class RowMaker:
         """Return the tokens of a text without special ones."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def scene(self, rng: np.random.Generator, family: str | None = None) -> Scene:
-        """Draw a scene by the maker's rules."""
-        return draw_scene(rng, family, self.rules)
-
     def observation(self, scene: Scene, rng: np.random.Generator) -> Observation:
         """Return what the reasoner sees and hears of a scene."""
         shown = frames(scene, range(STEPS), self._frame_side, rng)
@@ -60,7 +55,7 @@ class RowMaker:
 
     def reasoner(self, rng: np.random.Generator, count: int) -> Batch:
         """Draw clips with a query and the true completion."""
-        return self.reasoner_rows([self.scene(rng) for _ in range(count)], rng)
+        return self.reasoner_rows([draw_scene(rng) for _ in range(count)], rng)
 
     def reasoner_rows(self, scenes: Sequence[Scene], rng: np.random.Generator) -> Batch:
         """Return a row for each scene."""
@@ -84,7 +79,7 @@ class RowMaker:
         """Draw frames; each row shows one and asks for several descriptions, which do not see each other."""
         rows, patches, scenes, steps = [], [], [], []
         while len(rows) < count:
-            scene, step = self.scene(rng), int(rng.integers(STEPS))
+            scene, step = draw_scene(rng), int(rng.integers(STEPS))
             asked = self.descriptions(rng, scene, step, descriptions, absent_half)
             rows.append(self._grounder_row(scene, step, asked, rng, patches))
             scenes.append(scene)
@@ -144,8 +139,8 @@ class RowMaker:
         """
         rows = []
         for number in range(count):
-            scene = self.scene(rng)
-            word = texts.deciding_word(scene.query, scene.rules)
+            scene = draw_scene(rng)
+            word = texts.deciding_word(scene.query)
             listing = self.encode(f"<think>{texts.listing(scene)}")
             reply = self.encode(texts.digest(scene) + texts.lookup(scene, word))
             free = [False] * len(reply)
@@ -170,7 +165,7 @@ class RowMaker:
         """Draw deciding words, as many of what is there as of what is not."""
         present = [w for item in scene.objects for w in (item.color, item.shape)]
         absent = [w for w in _MATCHABLE if w not in present]
-        choice = [*scene.rules.digest, *present]
+        choice = [*DIGEST, *present]
         choice += [absent[i] for i in rng.permutation(len(absent))[:3]]
         return [choice[i] for i in rng.permutation(len(choice))[:count]]
 

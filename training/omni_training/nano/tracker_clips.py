@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from omni_sdk.demo.render import mask_box, object_map, render
 from omni_sdk.demo.scene import Scene, SceneObject, draw_scene
-from omni_sdk.demo.world import DURATION_SECONDS, NEXT, STAGE
+from omni_sdk.demo.world import DURATION_SECONDS, STAGE
 from omni_sdk.hf.sam2_checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from torch import Tensor
 
@@ -130,7 +130,7 @@ def _draw_clip(
 ) -> _Clip:
     """Draw until an object can be seen on all prompted frames."""
     while True:
-        scene = draw_scene(rng, rules=NEXT)
+        scene = draw_scene(rng)
         times = _draw_times(rng, length)
         scene = replace(scene, objects=tuple(_vary(rng, list(scene.objects), times)))
         hidden = _draw_hidden(rng, len(scene.objects), length)

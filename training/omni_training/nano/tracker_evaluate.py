@@ -17,7 +17,7 @@ from omni_sdk.config import TrackingConfig
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.render import mask_box, object_map, render
 from omni_sdk.demo.scene import Scene, make_scene
-from omni_sdk.demo.world import DURATION_SECONDS, NEXT, held_out_seed
+from omni_sdk.demo.world import DURATION_SECONDS, FAMILIES, held_out_seed
 from omni_sdk.dus.masks import rle_decode
 from omni_sdk.hf.sam2_checkpoint import dus_spec
 from omni_sdk.hf.tracker import HfTracker
@@ -253,7 +253,6 @@ def _maps(scene: Scene, times_seconds: Sequence[float]) -> NDArray[np.uint8]:
 
 
 def _held_out(clips: int, first_clip: int) -> Iterator[Scene]:
-    families = NEXT.families
     for index in range(clips):
-        family, number = families[index % len(families)], first_clip + index // len(families)
-        yield make_scene(held_out_seed(family, number), family, NEXT)
+        family, number = FAMILIES[index % len(FAMILIES)], first_clip + index // len(FAMILIES)
+        yield make_scene(held_out_seed(family, number), family)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from omni_sdk.demo.world import NEXT
+from omni_sdk.demo.world import FAMILIES
 from omni_sdk.hf.sam2_checkpoint import load_model
 
 from omni_training.nano.evaluation_file import write_evaluation
@@ -50,7 +50,7 @@ def evaluate_tracker_into(
         BundleError: the checkpoint is incomplete, or not of a known layout.
     """
     model = load_model(checkpoint).to(device)
-    judge, count = evaluate_files if mp4 else evaluate_clips, clips * len(NEXT.families)
+    judge, count = evaluate_files if mp4 else evaluate_clips, clips * len(FAMILIES)
     start = time.perf_counter()
     table = {"boxes": evaluate_boxes(model, clips=count)}
     say(_row("boxes", table["boxes"]))

@@ -7,7 +7,7 @@ was encoded.
 from __future__ import annotations
 
 from omni_sdk.demo.texts import format_time
-from omni_sdk.demo.world import COLORS, NEXT, SHAPES, STEP_SECONDS, STEPS
+from omni_sdk.demo.world import COLORS, DIGEST, SHAPES, STEP_SECONDS, STEPS
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
 SPECIAL = (
@@ -38,7 +38,7 @@ def stamps() -> tuple[str, ...]:
 def pieces(image_pixels: int) -> list[str]:
     """Return all whole pieces, without repetition; numbers run from 0 to `image_pixels`."""
     words = [*GLUE, *DECISIONS, *QUERY_WORDS, *PERCEPT_WORDS, " target"]
-    words += [f" {word}" for word in (*NEXT.digest, *COLORS, *SHAPES)]
+    words += [f" {word}" for word in (*DIGEST, *COLORS, *SHAPES)]
     words += [*stamps(), *(f" {s}" for s in stamps()), *(str(n) for n in range(image_pixels + 1))]
     return list(dict.fromkeys(words))
 

@@ -1,4 +1,4 @@
-"""Queries about scenes by the rules `NEXT`, each with all its true answers."""
+"""Queries about scenes, each with all its true answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ask(rng: np.random.Generator, scene: Scene) -> Scene | None:
     query = _draw_query(rng, scene)
     if query is None:
         return None
-    found = facts.answers(scene, facts.deciding_word(query, scene.rules))
+    found = facts.answers(scene, facts.deciding_word(query))
     wanted = {"null": 0, "two": 2}.get(scene.family, 1)
     if len(found) != wanted or (scene.family == "while" and not _is_clear(scene)):
         return None
