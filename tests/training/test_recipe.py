@@ -61,7 +61,9 @@ def test_no_other_default_of_trl_changes_the_algorithm(tmp_path: Path) -> None:
         "loss_type beta max_grad_norm top_p top_k min_p temperature repetition_penalty weight_decay "
         "lr_scheduler_type learning_rate epsilon epsilon_high delta scale_rewards num_iterations "
         "importance_sampling_level num_generations mask_truncated_completions disable_dropout "
-        "max_completion_length multi_objective_aggregation top_entropy_quantile"
+        "max_completion_length multi_objective_aggregation top_entropy_quantile use_bias_correction_kl "
+        "entropy_coef use_adaptive_entropy sync_ref_model off_policy_mask_threshold cast_lm_head_to_fp32 "
+        "shuffle_dataset warmup_steps adam_beta1 adam_beta2 adam_epsilon lr_scheduler_kwargs"
     )
     for name in decisive.split():
         # epsilon_high's default stands for epsilon; TRL fills it in.

@@ -143,16 +143,16 @@ class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc
         return self._media
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        """Return TRL's sampler, or one that keeps kinds of task apart where the rows name several."""
+        """Return a sampler that resumes where it was, and keeps kinds of task apart where rows name several."""
         rows = self.train_dataset if dataset is None else dataset
-        if GROUP not in rows.column_names:
-            return super()._get_train_sampler(dataset)
+        groups = rows[GROUP] if GROUP in rows.column_names else [""] * len(rows)
         return GroupSampler(
-            rows[GROUP],
+            groups,
             mini_repeat_count=self.num_generations,
             batch_size=self.args.generation_batch_size // self.num_generations,
             repeat_count=self.num_iterations * self.args.steps_per_generation,
             seed=self.args.seed,
+            passes=lambda: int(self.state.epoch or 0),
         )
 
     def _read_prompts(self) -> None:
