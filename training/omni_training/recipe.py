@@ -190,7 +190,8 @@ class WorkerSettings:
         num_workers: Ray actors of each training process (a group's rollouts are in one process).
         address: of a running Ray cluster ("auto" finds it); None: each process starts its own.
         num_gpus: of each actor.
-        timeout_seconds: of one job.
+        timeout_seconds: of one job, from when a worker gets it.
+        max_failed_share: run on while at most this share of the jobs has failed.
     """
 
     backend: str = "local"
@@ -200,6 +201,7 @@ class WorkerSettings:
     address: str | None = None
     num_gpus: float = 0.0
     timeout_seconds: float = 600.0
+    max_failed_share: float = 0.25
 
     def __post_init__(self) -> None:
         if self.backend not in ("local", "ray"):

@@ -34,6 +34,9 @@ class _Worker:
 
         self._scorer = build_scorer(factory, json.loads(options))
 
+    def ready(self) -> bool:
+        return True
+
     def score(self, job: str) -> list[float | int | None]:
         scores = self._scorer.score(RewardJob.from_dict(json.loads(job)))
         return [scores.box, scores.mask, scores.mismatch, scores.num_boxes, scores.seconds]
@@ -61,11 +64,12 @@ class RayBackend:
             num_workers: actors, at least 1.
             num_cpus: of each actor.
             num_gpus: of each actor, e.g. 0.25.
-            timeout_seconds: a job that takes longer counts as failed, and its actor is replaced.
+            timeout_seconds: a job that takes longer counts as failed, and its actor is replaced; also how long
+                the actors may take to start.
             address: of a running cluster; None: a private one on this host, without dashboard.
 
         Raises:
-            BackendUnavailableError: ray is not installed.
+            BackendUnavailableError: ray is not installed, or the actors do not start.
             ValueError: an option is out of range.
         """
         if num_workers < 1 or timeout_seconds <= 0:
@@ -88,10 +92,27 @@ class RayBackend:
         self._arguments = (factory, json.dumps(options))
         self._timeout = timeout_seconds
         self._workers = [self._start() for _ in range(num_workers)]
+        try:
+            ray.get([worker.ready.remote() for worker in self._workers], timeout=timeout_seconds)
+        except (ray.exceptions.RayError, TimeoutError) as e:
+            self.close()
+            raise BackendUnavailableError(
+                f"{num_workers} reward workers of {factory!r} do not start: {_last_line(e)}"
+            ) from e
 
     async def score(self, jobs: Sequence[RewardJob]) -> list[DusScores | None]:
         """Return the scores of each job, in order; None where one failed twice."""
-        return list(await asyncio.gather(*(self._one(job) for job in jobs)))
+        found: list[DusScores | None] = [None] * len(jobs)
+        queues: dict[int, list[int]] = {}
+        for index, job in enumerate(jobs):
+            queues.setdefault(self.worker_of(job.clip_id), []).append(index)
+
+        async def serve(slot: int) -> None:
+            for index in queues[slot]:
+                found[index] = await self._one(jobs[index], slot)
+
+        await asyncio.gather(*(serve(slot) for slot in queues))
+        return found
 
     def worker_of(self, clip_id: str) -> int:
         """Return the worker that holds a clip: the same one in every process and run."""
@@ -108,9 +129,8 @@ class RayBackend:
     def _start(self) -> Any:
         return self._actor.remote(*self._arguments)
 
-    async def _one(self, job: RewardJob) -> DusScores | None:
+    async def _one(self, job: RewardJob, slot: int) -> DusScores | None:
         self.stats.jobs += 1
-        slot = self.worker_of(job.clip_id)
         text = json.dumps(job.to_dict())
         for attempt in range(2):
             worker = self._workers[slot]
@@ -119,8 +139,7 @@ class RayBackend:
                 box, mask, mismatch, num_boxes, seconds = reply
                 return DusScores(box, mask, mismatch, int(num_boxes), seconds)
             except (self._ray.exceptions.RayError, asyncio.TimeoutError) as e:
-                first = (str(e).strip() or type(e).__name__).splitlines()[-1]
-                logger.warning("reward job for %r failed: %s", job.sample_id, first)
+                logger.warning("reward job for %r failed: %s", job.sample_id, _last_line(e))
                 self.stats.retried += attempt == 0
                 if not isinstance(e, self._ray.exceptions.RayTaskError):
                     self._replace(slot, worker)
@@ -133,3 +152,7 @@ class RayBackend:
             self._ray.kill(dead)
             self._workers[slot] = self._start()
             self.stats.replaced_workers += 1
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
