@@ -98,6 +98,27 @@ def test_rollout_logps_are_those_of_generation(
     assert difference < TOLERANCE if bug is None else difference > SEEN
 
 
+def test_rollouts_of_adapters_have_the_logps_of_generation(
+    make_trainer: Callable[..., Any],
+) -> None:
+    """LoRA that has learned something: rollouts and policy use it, the reference does not."""
+    from omni_training.recipe import ModelSettings, lora_config
+
+    lora = lora_config(ModelSettings("x", lora_rank=4))
+    trainer = make_trainer(num_generations=2, trainer={"peft_config": lora})
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, 0.2, generator=torch.Generator().manual_seed(len(name)))
+    recorder = Recorder(trainer)
+    batch = rollout(trainer)
+    policy = logps(trainer, batch)
+    assert gap(policy, recorder.logps, batch) < TOLERANCE
+    assert gap(policy, batch["ref_per_token_logps"], batch) > SEEN
+    with trainer.model.disable_adapter():
+        assert gap(logps(trainer, batch), batch["ref_per_token_logps"], batch) < 1e-6
+
+
 def test_chunked_passes_equal_whole_ones(make_trainer: Callable[..., Any]) -> None:
     trainer = make_trainer(beta=0.0, num_generations=2)
     batch = rollout(trainer)

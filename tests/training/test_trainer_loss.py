@@ -159,7 +159,11 @@ def test_the_loss_is_the_papers(
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad:
             torch.testing.assert_close(
-                parameter.grad, theirs[name].grad, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+                parameter.grad,
+                theirs[name].grad,
+                rtol=1e-3,
+                atol=1e-5,
+                msg=lambda m, n=name: f"{n}: {m}",
             )
 
 

@@ -71,6 +71,24 @@ def test_a_run_resumed_in_its_second_pass_takes_the_same_prompts(
     assert float((tiny.weights(resumed) - tiny.weights(plain)).abs().max()) < TOLERANCE
 
 
+@pytest.mark.parametrize("bug", [None, "transformers' own loop"])
+def test_a_complete_run_is_not_trained_further(
+    make_trainer: Callable[..., Any], tiny: ModuleType, bug: str | None
+) -> None:
+    """Killed after its last checkpoint, before anything was made of it."""
+    options = {
+        "max_steps": 2, "save_strategy": "steps", "save_steps": 2, "lr_scheduler_type": "constant",
+    }  # fmt: skip
+    plain = make_trainer(**options)
+    plain.train()
+    resumed = make_trainer(**options)
+    if bug:
+        resumed._run_epoch = lambda **kwargs: GRPOTrainer._run_epoch(resumed, **kwargs)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == (2 if bug is None else 3)
+    assert torch.equal(tiny.weights(resumed), tiny.weights(plain)) is (bug is None)
+
+
 def test_adapters_resume_to_the_same_losses(
     make_trainer: Callable[..., Any], tiny: ModuleType, tmp_path: Path
 ) -> None:

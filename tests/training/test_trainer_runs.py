@@ -150,7 +150,10 @@ def test_media_stay_with_their_rows_over_several_steps(
 def test_two_processes_equal_one(
     tiny: ModuleType, tiny_checkpoint: Path, make_trainer: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """gloo, 4 rollouts each, against 8 in one process; rollouts come from the hook, alike in both."""
+    """gloo, 4 rollouts each, against 8 in one process; rollouts come from the hook, alike in both.
+
+    The two also save together, and go on together from what they saved.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -173,9 +176,13 @@ def test_two_processes_equal_one(
     one.train()
     logs = [p.communicate(timeout=300)[0] for p in ranks]
     assert [p.returncode for p in ranks] == [0, 0], logs
-    two = json.loads((tmp_path / "two.json").read_text())
-    np.testing.assert_allclose(two["losses"], tiny.losses(one), atol=TOLERANCE)
-    np.testing.assert_allclose(two["weights"], tiny.weights(one).numpy(), atol=TOLERANCE)
+    plain, resumed = json.loads((tmp_path / "two.json").read_text())
+    for two in (plain, resumed):
+        np.testing.assert_allclose(two["losses"], tiny.losses(one), atol=TOLERANCE)
+        np.testing.assert_allclose(two["weights"], tiny.weights(one).numpy(), atol=TOLERANCE)
+    assert not (tmp_path / "two" / ".incomplete").exists()
+    files = {p.name for p in (tmp_path / "two" / "checkpoint-2").iterdir()}
+    assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt", "trainer_state.json"} <= files
 
 
 def test_a_killed_run_resumes_to_the_same_losses(

@@ -141,21 +141,20 @@ class Killed:
 
 def main() -> None:
     mode, checkpoint, output_dir, report = sys.argv[1], *map(Path, sys.argv[2:5])
-    if mode == "two-processes":
-        trainer = make(
-            checkpoint,
-            output_dir,
-            per_device_train_batch_size=4,
-            max_steps=3,
-            trainer={"rollout_func": fixed_rollouts},
-        )
-    else:
+    if mode == "kill":
         trainer = make(checkpoint, output_dir, save_strategy="steps", save_steps=2, max_steps=4)
         Killed(trainer, 4)
-    trainer.train()
+        trainer.train()
+        return
+    two = {"per_device_train_batch_size": 4, "max_steps": 3, "save_strategy": "steps"}
+    reports = []
+    for resumed in (False, True):
+        hook = {"rollout_func": fixed_rollouts}
+        trainer = make(checkpoint, output_dir, **two, save_steps=2, trainer=hook)
+        trainer.train(resume_from_checkpoint=str(output_dir / "checkpoint-2") if resumed else None)
+        reports.append({"losses": losses(trainer), "weights": weights(trainer).tolist()})
     if trainer.accelerator.is_main_process:
-        value = {"losses": losses(trainer), "weights": weights(trainer).tolist()}
-        report.write_text(json.dumps(value))
+        report.write_text(json.dumps(reports))
 
 
 if __name__ == "__main__":

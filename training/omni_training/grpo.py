@@ -207,9 +207,7 @@ def build_trainer(
     preset = config.rewards.build()
     if text_only:
         preset = with_weights(preset, alpha_a=0.0, alpha_g=0.0)
-    suite = RewardSuite(
-        preset, guard, backend, max_failed_share=config.workers.max_failed_share
-    )
+    suite = RewardSuite(preset, guard, backend, max_failed_share=config.workers.max_failed_share)
     suppress = media_tokens(tokenizer, model.config)
     values = {"reward_weights": suite.weights} | overrides
     rollouts: dict[str, Any] = {}

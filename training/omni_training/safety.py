@@ -134,10 +134,18 @@ class SafeCheckpoints:
         if norm is not None and not math.isfinite(float(norm)):
             trainer: Any = self
             raise TrainingDivergedError(
-                f"the gradient's norm is {float(norm)} at step {trainer.state.global_step}: lower the learning "
-                "rate or max_grad_norm; weights and checkpoints are those before this step"
+                f"the gradient's norm is {float(norm)} at step {trainer.state.global_step}: lower the "
+                "learning rate or max_grad_norm; weights and checkpoints are those before this step"
             )
         return norm
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Train on, unless the checkpoint is that of the last step: Trainer would take one step too many."""
+        trainer: Any = self
+        if trainer.state.global_step >= trainer.state.max_steps:
+            trainer.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with staged_checkpoint(self, trial):

@@ -2,9 +2,9 @@
 
 Note [Order after a resume]
     TRL's `RepeatSampler` draws each pass from one generator that goes on from pass to pass. A resumed run
-    makes it anew, so from the second pass on it repeats the first pass's order and trains on other prompts than
-    a run that was never stopped. Here a pass's order depends on the seed and the number of the pass alone, and
-    the trainer's own state, which a checkpoint holds, says which pass it is.
+    makes it anew, so from the second pass on it repeats the first pass's order, and trains on other prompts
+    than a run that was never stopped. Here a pass's order depends on the seed and the number of the pass
+    alone, and the trainer's own state, which a checkpoint holds, says which pass it is.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class GroupSampler(Sampler[int]):  # type: ignore[misc]
             batch_size: prompts of a generated batch.
             repeat_count: times that a batch is asked for.
             seed: of the shuffles.
-            passes: tells how many passes are complete, asked when one begins; None: as many as were begun here.
+            passes: tells how many passes are complete, asked when one begins; None: those begun here.
 
         Raises:
             ValueError: no group fills a batch.

@@ -36,7 +36,6 @@ from omni_training.encoded import PromptMedia, accept_encoded, collate, encode
 from omni_training.sampler import GroupSampler
 from omni_training.samples import GROUP, SAMPLE_ID, SampleGuard
 
-
 SKIPPED = "samples/skipped"
 """Log entry: distinct unreadable samples of all processes so far."""
 
@@ -164,7 +163,7 @@ class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc
         return self._media
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        """Return a sampler that resumes where it was, and keeps kinds of task apart where rows name several."""
+        """Return a sampler that resumes where it was, and keeps kinds of task apart where rows name them."""
         rows = self.train_dataset if dataset is None else dataset
         groups = rows[GROUP] if GROUP in rows.column_names else [""] * len(rows)
         return GroupSampler(

@@ -64,8 +64,8 @@ class RayBackend:
             num_workers: actors, at least 1.
             num_cpus: of each actor.
             num_gpus: of each actor, e.g. 0.25.
-            timeout_seconds: a job that takes longer counts as failed, and its actor is replaced; also how long
-                the actors may take to start.
+            timeout_seconds: a job that takes longer counts as failed, and its actor is replaced; the actors
+                may take as long to start.
             address: of a running cluster; None: a private one on this host, without dashboard.
 
         Raises:
