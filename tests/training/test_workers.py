@@ -270,8 +270,7 @@ def test_ray_outlives_what_jobs_do(private_ray: None) -> None:
     from omni_training.workers.ray_backend import RayBackend
 
     backend = RayBackend("test_workers:faulty", {}, num_workers=2, num_cpus=0.5, timeout_seconds=20)
-    clips = {backend.worker_of(str(i)): str(i) for i in range(20)}
-    a, b = clips[0], clips[1]
+    a, b = "first", "second"
     pids = [s and s.box for s in score(backend, *[command("ok", c) for c in (a, a, b, a, b)])]
     assert pids[0] == pids[1] == pids[3] != pids[2] == pids[4]
     assert score(backend, command("raise", a), command("ok", b))[0] is None
@@ -288,6 +287,27 @@ def test_ray_outlives_what_jobs_do(private_ray: None) -> None:
     assert (backend.stats.failed, backend.stats.retried) == (3, 3)
     backend.close()
     backend.close()
+
+
+def test_clips_keep_their_worker_and_spread_evenly() -> None:
+    from collections import OrderedDict
+
+    from omni_training.workers.ray_backend import RayBackend
+
+    backend = RayBackend.__new__(RayBackend)
+    backend._workers, backend._homes = [None] * 4, OrderedDict()
+    batch = [f"clip{i}" for i in range(8) for _ in range(8)]
+    slots = backend._route(batch)
+    assert sorted(slots) == [slot for slot in range(4) for _ in range(16)], "two clips for each"
+    assert all(len(set(slots[i : i + 8])) == 1 for i in range(0, 64, 8)), "a clip has one worker"
+    assert backend._route(batch[::-1]) == slots[::-1], "and keeps it"
+    uneven = backend._route(["new", *["clip0"] * 9])
+    assert uneven[0] != uneven[1]
+    alone = {backend._route([f"single{i}"])[0] for i in range(40)}
+    assert alone == {0, 1, 2, 3}, "clips that come alone use every worker"
+    for i in range(1000):
+        backend._route([f"more{i}"])
+    assert len(backend._homes) == 256
 
 
 @needs_ray
@@ -331,12 +351,8 @@ def test_rollouts_of_a_group_share_a_worker_and_its_clip(private_ray: None) -> N
     from omni_training.workers.ray_backend import RayBackend
 
     backend = RayBackend("test_workers:counting", {}, num_workers=2, num_cpus=0.5)
-    clips = {backend.worker_of(f"direct:{i}"): f"direct:{i}" for i in range(100, 120)}
-    jobs = [
-        RewardJob(clips[slot], clips[slot], (GroundingPoint(3, 3, f"{k}"),))
-        for slot in (0, 1)
-        for k in range(8)
-    ]
+    clips = ("direct:100", "direct:101")
+    jobs = [RewardJob(c, c, (GroundingPoint(3, 3, f"{k}"),)) for c in clips for k in range(8)]
     found = score(backend, *jobs)
     backend.close()
     assert [s and s.box for s in found] == [1.0] * 16

@@ -16,6 +16,7 @@ import asyncio
 import json
 import logging
 import zlib
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ from omni_sdk.errors import BackendUnavailableError
 from omni_training.workers.jobs import BackendStats, DusScores, RewardJob
 
 logger = logging.getLogger(__name__)
+_REMEMBERED_CLIPS = 256
+"""Clips whose worker is remembered: more than the workers hold, so that no encoding is made twice."""
 
 
 class _Worker:
@@ -91,6 +94,7 @@ class RayBackend:
         )(_Worker)
         self._arguments = (factory, json.dumps(options))
         self._timeout = timeout_seconds
+        self._homes: OrderedDict[str, int] = OrderedDict()
         self._workers = [self._start() for _ in range(num_workers)]
         try:
             ray.get([worker.ready.remote() for worker in self._workers], timeout=timeout_seconds)
@@ -104,8 +108,8 @@ class RayBackend:
         """Return the scores of each job, in order; None where one failed twice."""
         found: list[DusScores | None] = [None] * len(jobs)
         queues: dict[int, list[int]] = {}
-        for index, job in enumerate(jobs):
-            queues.setdefault(self.worker_of(job.clip_id), []).append(index)
+        for index, slot in enumerate(self._route([job.clip_id for job in jobs])):
+            queues.setdefault(slot, []).append(index)
 
         async def serve(slot: int) -> None:
             for index in queues[slot]:
@@ -114,10 +118,6 @@ class RayBackend:
         await asyncio.gather(*(serve(slot) for slot in queues))
         return found
 
-    def worker_of(self, clip_id: str) -> int:
-        """Return the worker that holds a clip: the same one in every process and run."""
-        return zlib.crc32(clip_id.encode()) % len(self._workers)
-
     def close(self) -> None:
         """Stop the actors, and the private cluster; a second call does nothing."""
         for worker in self._workers:
@@ -125,6 +125,26 @@ class RayBackend:
         self._workers = []
         if self._owned and self._ray.is_initialized():
             self._ray.shutdown()
+
+    def _route(self, clip_ids: Sequence[str]) -> list[int]:
+        """Return the worker of each job: its clip's while that is remembered, else the least busy one."""
+        load = [0] * len(self._workers)
+        counts = Counter(clip_ids)
+        for clip in counts:
+            if clip in self._homes:
+                self._homes.move_to_end(clip)
+                load[self._homes[clip]] += counts[clip]
+        for clip in counts:
+            if clip not in self._homes:
+                # Clips that come one at a time must not all go to the first of idle workers.
+                first = zlib.crc32(clip.encode())
+                order = sorted(range(len(load)), key=lambda slot: (slot - first) % len(load))
+                self._homes[clip] = min(order, key=lambda slot: load[slot])
+                load[self._homes[clip]] += counts[clip]
+        slots = [self._homes[clip] for clip in clip_ids]
+        while len(self._homes) > _REMEMBERED_CLIPS:
+            self._homes.popitem(last=False)
+        return slots
 
     def _start(self) -> Any:
         return self._actor.remote(*self._arguments)
