@@ -4,10 +4,12 @@ Each ratio is measured by doing the same work both ways in turn, in CPU time on 
 - shared encodings: eight rollouts' masks of one clip, with a tracker that remembers frames, and without;
 - cached towers: the three passes of a step (rollout's prefill, reference, policy) over a group of eight, with
   the towers' outputs of its one prompt, and with the towers inside every pass;
-- reward workers: one batch of jobs through 1, 2 and 4 Ray actors, wall time; their share of a step is
-  that time against a step without rewards;
-- the nano run: seconds per step, tokens per second, and the rewards' share within one process.
-The thinker is --start, or ../shared/nano/thinker_early; grounder and tracker are the nano bundle's.
+- the nano run: seconds per step, tokens per second, and the rewards' share within one process;
+- reward workers: the jobs that the nano run's own rollouts asked, in the process and through 1, 2 and 4 Ray
+  actors, wall time (nothing else may run on the machine): latency of a job, the rewards' share of a step
+  (their time against that and a step without them), and how much faster the step is than in one process.
+Ratios are against "every rollout encodes", "towers in every pass" and "in the process". The thinker is
+--start, or ../shared/nano/thinker_early; grounder and tracker are the nano bundle's.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +30,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from harness import OURS, Benchmark, Missing, shared_directory
+from harness import OURS, Benchmark, Missing, percentile, shared_directory
 from omni_training.encoded import PromptMedia, accept_encoded, collate, encode
 from omni_training.experiment.arm import build_arm
 from omni_training.experiment.files import Experiment
 from omni_training.experiment.settings import FULL, ExperimentSettings
 from omni_training.video_samples import open_processor
-from omni_training.workers.jobs import GroundingPoint, RewardJob
-from omni_training.workers.scorer import ClipScorer
+from omni_training.workers.jobs import DusScores, GroundingPoint, RewardJob
+from omni_training.workers.local import LocalBackend
+from omni_training.workers.scorer import ClipScorer, build_scorer
 from omni_training.world import WorldClip, share_encodings
 from omni_training.world_samples import WorldSamples, training_ids
+from transformers import TrainerCallback
 
 from omni_sdk import Pipeline
 
@@ -116,20 +122,26 @@ def cached_towers(bench: Benchmark, start: str) -> None:
     )
 
 
-def nano_run(bench: Benchmark, start: str, steps: int) -> float:
-    """Do steps of the full arm and of R_K alone; return the wall seconds of a step without rewards."""
+def nano_run(bench: Benchmark, start: str, steps: int) -> tuple[float, list[list[RewardJob]]]:
+    """Do steps of the full arm and of R_K alone.
+
+    Returns:
+        Wall seconds of a step without rewards from the detail system, and the reward jobs of each step of the
+        full arm: what real rollouts ask.
+    """
     settings = ExperimentSettings(start, seeds=(0,), steps=steps + 1)
-    rest = 0.0
+    rest, batches = 0.0, []
     with tempfile.TemporaryDirectory() as folder:
         for arm in (FULL, "r_k"):
             trainer, backend = build_arm(
                 Experiment(Path(folder), settings), arm, 0, save_strategy="no"
             )
-            spent = _timed(backend) if backend is not None else [0.0, 0.0]
-            wall = time.perf_counter()
+            spent = _timed(backend, batches) if backend is not None else [0.0, 0.0]
+            clock = StepClock()
+            trainer.add_callback(clock)
             trainer.train()
-            wall = (time.perf_counter() - wall) / (steps + 1)
             # The first step also warms up; the rest count.
+            wall = statistics.median(clock.seconds[1:])
             log = [e for e in trainer.state.log_history if "loss" in e]
             cpu = (log[-1]["cpu_seconds"] - log[0]["cpu_seconds"]) / steps
             tokens = (log[-1]["num_tokens"] - log[0]["num_tokens"]) / steps
@@ -140,17 +152,36 @@ def nano_run(bench: Benchmark, start: str, steps: int) -> float:
                 "quality": f"{tokens / cpu:.0f} tokens per CPU s; rewards {100 * share:.0f} % of it",
             }  # fmt: skip
             bench.rows.append(row)
-            print(f"{row['case']:<26} {arm:<34} {cpu:9.2f} s cpu   {row['quality']}", flush=True)
+            print(
+                f"{row['case']:<26} {arm:<34} {wall:9.2f} s wall {cpu:9.2f} cpu   {row['quality']}",
+                flush=True,
+            )
             if backend is None:
                 rest = wall
             else:
                 backend.close()
-    return rest
+    return rest, batches
 
 
-def _timed(backend: Any) -> list[float]:
-    """Sum the CPU and wall seconds that a local backend's scorer spends."""
-    spent, score = [0.0, 0.0], backend._scorer.score
+class StepClock(TrainerCallback):
+    """Wall seconds of each optimiser step, rollouts and rewards included."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._last = 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._last = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        now = time.perf_counter()
+        self.seconds.append(now - self._last)
+        self._last = now
+
+
+def _timed(backend: Any, batches: list[list[RewardJob]]) -> list[float]:
+    """Sum the CPU and wall seconds that a local backend's scorer spends; keep the batches it is given."""
+    spent, score, serve = [0.0, 0.0], backend._scorer.score, backend.score
 
     def timed(job: RewardJob) -> Any:
         cpu, wall = time.process_time(), time.perf_counter()
@@ -160,60 +191,115 @@ def _timed(backend: Any) -> list[float]:
             spent[0] += time.process_time() - cpu
             spent[1] += time.perf_counter() - wall
 
-    backend._scorer.score = timed
+    async def kept(jobs: Sequence[RewardJob]) -> Any:
+        batches.append(list(jobs))
+        return await serve(jobs)
+
+    backend._scorer.score, backend.score = timed, kept
     return spent
 
 
-def reward_workers(bench: Benchmark, rounds: int, rest: float) -> None:
-    """One batch of jobs (six clips, eight rollouts each) through pools of actors, in turn."""
-    from omni_training.workers.ray_backend import RayBackend
+@dataclass
+class Pool:
+    """One way of scoring, and what was measured of it."""
 
+    backend: Any
+    walls: list[float] = field(default_factory=list)
+    latency: list[float] = field(default_factory=list)
+    transport: list[float] = field(default_factory=list)
+
+    def score(self, jobs: list[RewardJob]) -> list[DusScores | None]:
+        """Score a batch; each job is timed from when a worker gets it to when its scores are back."""
+        one, calls = self.backend._one, []
+
+        async def timed(job: RewardJob, slot: int) -> DusScores | None:
+            begun = time.perf_counter()
+            scores = await one(job, slot)
+            calls.append((time.perf_counter() - begun, scores))
+            return scores
+
+        if isinstance(self.backend, LocalBackend):
+            started = time.perf_counter()
+            found = asyncio.run(self.backend.score(jobs))
+            self.latency += [s.seconds for s in found if s is not None]
+        else:
+            self.backend._one = timed
+            started = time.perf_counter()
+            found = asyncio.run(self.backend.score(jobs))
+            self.backend._one = one
+            self.latency += [seconds for seconds, _ in calls]
+            self.transport += [t - s.seconds for t, s in calls if s is not None]
+        self.walls.append(time.perf_counter() - started)
+        return found
+
+    def forget(self) -> None:
+        """Drop what the warm-up measured."""
+        for values in (self.walls, self.latency, self.transport):
+            values.clear()
+
+
+def reward_workers(bench: Benchmark, batches: list[list[RewardJob]], rest: float) -> None:
+    """Score the jobs of real steps in this process and by 1, 2 and 4 Ray actors, in turn, wall time.
+
+    The first batch warms every pool up (engines start, graphs are compiled) and is not counted; each later
+    one is of clips that no pool has seen.
+    """
     try:
         import ray  # noqa: F401
     except ImportError as error:
         for count in WORKERS:
-            bench.compare(f"rewards, {count} workers", {OURS: Missing(str(error))})
+            missing = Missing(f'{error}: pip install "omni-sdk[ray]"')
+            bench.compare(f"rewards, {count} workers", {OURS: missing})
         return
+    from omni_training.workers.ray_backend import RayBackend
+
+    factory = "omni_training.world:world_scorer"
     options = {"bundle": "nano", "threads": 1, "max_clips": 6}
-    pools = {
-        n: RayBackend("omni_training.world:world_scorer", options, num_workers=n, num_cpus=0)
-        for n in WORKERS
-    }
-    names = [f"direct:{124 + i}" for i in range(6)]
-    asyncio.run(_warm(pools, names))
-    walls: dict[int, list[float]] = {n: [] for n in WORKERS}
-    latency: dict[int, list[float]] = {n: [] for n in WORKERS}
+    pools = {"in the process": Pool(LocalBackend(build_scorer(factory, options)))}
     try:
-        for index in range(rounds):
-            # New boxes in each round: nothing of it has been scored before, only clips are held.
-            jobs = [j for name in names for j in group_jobs(name, 0.05 * (index + 1))]
-            for n in WORKERS if index % 2 == 0 else WORKERS[::-1]:
-                started = time.perf_counter()
-                found = asyncio.run(pools[n].score(jobs))
-                walls[n].append(time.perf_counter() - started)
-                latency[n] += [s.seconds for s in found if s is not None]
-                assert all(s is not None for s in found)
+        for n in WORKERS:
+            name = f"{n} worker{'s' if n > 1 else ''}"
+            pools[name] = Pool(RayBackend(factory, options, num_workers=n, num_cpus=0))
+        different = 0
+        for index, jobs in enumerate(batches):
+            names = list(pools) if index % 2 == 0 else list(pools)[::-1]
+            found = {name: pools[name].score(jobs) for name in names}
+            values = [[s and (s.box, s.mask) for s in scores] for scores in found.values()]
+            assert all(s is not None for scores in values for s in scores), "a job failed"
+            different += any(v != values[0] for v in values)
+            if index == 0:
+                for pool in pools.values():
+                    pool.forget()
     finally:
         for pool in reversed(list(pools.values())):
-            pool.close()
-    for n in WORKERS:
-        wall = statistics.median(walls[n])
-        share = wall / (wall + rest)
+            pool.backend.close()
+    local = pools["in the process"].walls
+    jobs_of_a_step = statistics.mean(len(jobs) for jobs in batches[1:])
+    for name, pool in pools.items():
+        wall = statistics.median(pool.walls)
+        ratio = statistics.median(a / b for a, b in zip(local, pool.walls, strict=True))
+        step = (rest + statistics.median(local)) / (rest + wall)
+        milliseconds = sorted(1e3 * s for s in pool.latency)
         quality = (
-            f"{1e3 * statistics.median(latency[n]):.0f} ms a job; {100 * share:.0f} % of a step"
+            f"{statistics.median(milliseconds):.0f} ms a job, p90 {percentile(milliseconds, 0.9):.0f}"
+            + (
+                f", {1e3 * statistics.median(pool.transport):.1f} of it transport"
+                if pool.transport
+                else ""
+            )
+            + f"; {100 * wall / (wall + rest):.0f} % of a step; step {step:.2f}x"
+            + ("" if different == 0 else f"; SCORES DIFFER in {different} batches")
         )
-        row = {"case": "rewards of 48 rollouts", "implementation": f"{n} workers", "wall_s": wall,
-               "cpu_s": None, "rounds": rounds, "quality": quality}  # fmt: skip
+        row = {
+            "case": f"rewards of {jobs_of_a_step:.0f} jobs", "implementation": name, "wall_s": wall,
+            "wall_p90_s": percentile(pool.walls, 0.9), "cpu_s": None, "rounds": len(pool.walls),
+            "ratio": ratio, "step_ratio": step, "share_of_step": wall / (wall + rest),
+            "job_ms": statistics.median(milliseconds), "quality": quality,
+        }  # fmt: skip
         bench.rows.append(row)
         print(
-            f"{row['case']:<26} {row['implementation']:<34} {wall:9.2f} s wall  {quality}",
-            flush=True,
+            f"{row['case']:<26} {name:<34} {wall:9.2f} s wall {ratio:7.2f}x  {quality}", flush=True
         )
-
-
-async def _warm(pools: dict[int, Any], names: list[str]) -> None:
-    for pool in pools.values():
-        await pool.score([job for name in names for job in group_jobs(name, 0.0)[:1]])
 
 
 def main() -> int:
@@ -234,8 +320,8 @@ def main() -> int:
     if not start.is_dir():
         raise SystemExit(f"no thinker in {start}: give --start, a checkpoint directory")
     cached_towers(bench, str(start))
-    rest = nano_run(bench, str(start), 2 if arguments.quick else 6)
-    reward_workers(bench, 2 if arguments.quick else 6, rest)
+    rest, batches = nano_run(bench, str(start), 3 if arguments.quick else 9)
+    reward_workers(bench, batches, rest)
     return bench.finish(arguments.json)
 
 

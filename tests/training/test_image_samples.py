@@ -119,6 +119,20 @@ def test_refavs_without_sound_is_counted(refavs: Path) -> None:
         sound.write_bytes(data)
 
 
+@needs_nano
+def test_refavs_without_its_mask_is_counted(refavs: Path) -> None:
+    """[8] published: another sample takes its place, and nobody is told."""
+    _, store = open_refavs_samples(str(refavs), open_model("nano"))
+    guard = SampleGuard(store)
+    folder = refavs / "gt_mask" / "a_0_10000"
+    folder.rename(folder.with_name("away"))
+    try:
+        assert guard.request("refavs/a_0_10000_cat_1") is None
+        assert "gt_mask" in guard.failed["refavs/a_0_10000_cat_1"]
+    finally:
+        folder.with_name("away").rename(folder)
+
+
 @pytest.mark.parametrize(
     ("text", "present", "dus", "format_paid", "r_a"),
     [

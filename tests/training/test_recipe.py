@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from omni_training import cli
+from omni_training.mixed_samples import mixed_samples, mixed_scorer
 from omni_training.plan import make_plan
 from omni_training.recipe import (
     TRL_DIFFERS,
@@ -20,10 +21,14 @@ from omni_training.recipe import (
     media_tokens,
 )
 from omni_training.tiny import SPECIAL, VOCABULARY, tiny_config, tiny_tokenizer
+from omni_training.video_samples import video_samples
 
-from omni_sdk.errors import MemoryBudgetError
+from omni_sdk.bundle import embedded
+from omni_sdk.errors import DatasetError, MemoryBudgetError
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+REVOS = {"dataset": "revos", "root": "nowhere", "split": "train"}
+REFAVS = {"dataset": "refavs", "root": "nowhere"}
 RUNS = sorted(
     p for p in CONFIGS.glob("*.yaml") if not p.name.startswith(("accelerate_", "nano_experiment"))
 )
@@ -61,7 +66,9 @@ def test_no_other_default_of_trl_changes_the_algorithm(tmp_path: Path) -> None:
         "loss_type beta max_grad_norm top_p top_k min_p temperature repetition_penalty weight_decay "
         "lr_scheduler_type learning_rate epsilon epsilon_high delta scale_rewards num_iterations "
         "importance_sampling_level num_generations mask_truncated_completions disable_dropout "
-        "max_completion_length multi_objective_aggregation top_entropy_quantile"
+        "max_completion_length multi_objective_aggregation top_entropy_quantile use_bias_correction_kl "
+        "entropy_coef use_adaptive_entropy sync_ref_model off_policy_mask_threshold cast_lm_head_to_fp32 "
+        "shuffle_dataset warmup_steps adam_beta1 adam_beta2 adam_epsilon lr_scheduler_kwargs"
     )
     for name in decisive.split():
         # epsilon_high's default stands for epsilon; TRL fills it in.
@@ -189,11 +196,99 @@ def test_a_run_without_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert "data.factory: empty" in capsys.readouterr().err
 
 
-def test_a_run_from_a_configuration_ends_and_resumes(
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"data": {"options": {"model": "x", "cuont": 3}}}, "data.options: omni_training.tiny:tiny_samples"),
+        ({"data": {"factory": "omni_training.tiny:samples"}}, "data.factory: cannot import"),
+        ({"workers": {"factory": "omni_training.world:world_scorer", "options": {"sides": 3}}},
+         "workers.options: omni_training.world:world_scorer: got an unexpected keyword argument 'sides'"),
+        ({"resources": {"devices": 8, "strategy": "zero3", "launcher": "zero3.yaml"}},
+         "accelerate launch --config_file zero3.yaml"),
+    ],
+)  # fmt: skip
+def test_a_run_is_refused_before_it_loads(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    sections: dict[str, Any],
+    message: str,
+) -> None:
+    """Options of a factory are keys too; and one process is not a run for eight GPUs."""
+    value = base(data={"factory": "omni_training.tiny:tiny_samples", "options": {"model": "x"}})
+    for name, section in sections.items():
+        value[name] = value.get(name, {}) | section
+    path = str(write(tmp_path, value))
+    assert cli.main(["grpo", "--config", path]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    if "resources" not in sections:  # a plan for eight GPUs may be made on one
+        if "data" in sections and "options" not in sections["data"]:
+            return
+        assert cli.main(["grpo", "--config", path, "--dry-run"]) == 1
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: video_samples([REVOS | {"count": 5}], model="nano"), "got {'dataset'"),
+        (lambda: video_samples([{"dataset": "revos", "root": "x"}], model="nano"), "dataset, root and split"),
+        (lambda: video_samples([REVOS], model="nano", max_frame=3), r"nothing reads .*'max_frame'"),
+        (lambda: mixed_samples([REFAVS | {"cuont": 5}], model="nano"), r"nothing reads \['cuont'\]"),
+        (lambda: mixed_samples([{"root": "x"}], model="nano"), "name its dataset"),
+        (lambda: mixed_samples([REFAVS], model="nano", visits=2, other=1), r"nothing reads .*'other'"),
+        (lambda: mixed_scorer([REVOS], bundle="nano", min_frame=2), r"nothing reads .*'min_frame'"),
+    ],
+)  # fmt: skip
+def test_keys_of_sources_that_nothing_reads_are_refused(call: Any, message: str) -> None:
+    if embedded("nano") is None:
+        pytest.skip("no embedded nano bundle here")
+    with pytest.raises(DatasetError, match=message):
+        call()
+
+
+def test_the_final_model_is_whole_or_the_old_one(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from omni_training.trainer import OmniGRPOTrainer
+
+    value = tiny_run(tiny_checkpoint, tmp_path)
+    assert cli.main(["grpo", "--config", str(write(tmp_path, value))]) == 0
+    weights = tmp_path / "run" / "final" / "model.safetensors"
+    first = weights.read_bytes()
+
+    def torn(trainer: Any, folder: str, **_: Any) -> None:
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(OmniGRPOTrainer, "save_model", torn)
+    value["grpo"] |= {"max_steps": 3, "save_steps": 100}
+    assert cli.main(["grpo", "--config", str(write(tmp_path, value)), "--resume"]) == 1
+    assert weights.read_bytes() == first
+
+
+def test_skipped_samples_are_told(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    value = {
-        "model": {"path": str(tiny_checkpoint), "dtype": "float32"},
+    value = tiny_run(tiny_checkpoint, tmp_path)
+    value["grpo"]["max_prompt_tokens"] = 20
+    value["data"]["max_failed_share"] = 1.0
+    assert cli.main(["grpo", "--config", str(write(tmp_path, value))]) == 0
+    out = capsys.readouterr().out
+    assert "skipped samples: " in out
+    assert "more than max_prompt_tokens=20" in out
+    value["data"]["max_failed_share"] = 0.05
+    value["output_dir"] = str(tmp_path / "other")
+    assert cli.main(["grpo", "--config", str(write(tmp_path, value))]) == 1
+    assert "more than the allowed share 0.05" in capsys.readouterr().err
+
+
+def tiny_run(checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """Return a configuration that runs on the CPU in seconds."""
+    return {
+        "model": {"path": str(checkpoint), "dtype": "float32"},
         "grpo": {
             "num_generations": 2,
             "max_steps": 2,
@@ -205,10 +300,16 @@ def test_a_run_from_a_configuration_ends_and_resumes(
         "rewards": {"change": {"alpha_a": 0.0, "alpha_g": 0.0}},
         "data": {
             "factory": "omni_training.tiny:tiny_samples",
-            "options": {"model": str(tiny_checkpoint)},
+            "options": {"model": str(checkpoint)},
         },
-        "output_dir": str(tmp_path / "run"),
+        "output_dir": str(folder / "run"),
     }
+
+
+def test_a_run_from_a_configuration_ends_and_resumes(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = tiny_run(tiny_checkpoint, tmp_path)
     path = write(tmp_path, value)
     assert cli.main(["grpo", "--config", str(path)]) == 0
     names = sorted(p.name for p in (tmp_path / "run").iterdir() if p.is_dir())

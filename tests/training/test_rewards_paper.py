@@ -188,6 +188,120 @@ def test_length_is_not_paid() -> None:
     assert score(short, clip_truth()) == score(long, clip_truth())
 
 
+@pytest.mark.parametrize(
+    ("start", "seconds"),
+    [
+        ("00:01.50", 1.5),
+        ("00:01.5", 1.5),  # [1] published: 1.05
+        ("00:01.500", 1.5),  # [1] published: 6
+        ("00:01", 1.0),  # [1] published: dropped, likewise the rest
+        ("00:00:03.00", 3.0),
+        ("00:09", 9.0),
+        (1.5, 1.5),
+    ],
+)
+def test_times_are_read_as_decimals(start: object, seconds: float) -> None:
+    got = score_text(answer((start, start)), clip_truth(), clock(), PAPER)
+    assert [p.sample for p in got.points] == [int(2 * seconds)]
+
+
+GOOD_OBJECT = '{"start_time": "00:02.00", "end_time": "00:03.00", "description": "a dog"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "description"),
+    [
+        (f"[{GOOD_OBJECT}]", "a dog"),
+        (GOOD_OBJECT, "a dog"),
+        (f"[{GOOD_OBJECT},]", "a dog"),
+        (GOOD_OBJECT.replace('"', "'"), "a dog"),
+        (GOOD_OBJECT.replace("a dog", "a } dog"), "a } dog"),  # [2] published: broken
+        (f'{{"objects": [{GOOD_OBJECT}]}}', "a dog"),  # [2] published: broken
+        (GOOD_OBJECT.replace("00:03.00", "00:13.00"), "a dog"),  # [3] clamped; published: dropped
+        # [3] swapped; published: dropped
+        (GOOD_OBJECT.replace("00:02.00", "00:05.00").replace("00:03.00", "00:00.00"), "a dog"),
+    ],
+)
+def test_answers_in_many_forms_are_paid(body: str, description: str) -> None:
+    got = score_text(f"<think>t</think><answer>{body}</answer>", clip_truth(), clock(), PAPER)
+    assert got.format == 1.0
+    assert got.r_k > 0
+    assert [p.description for p in got.points] == [description]
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 17, 23, 24])
+def test_the_last_frame_can_be_named(num_frames: int) -> None:
+    """[4], [5]: the clock lasts as long as its frames, odd counts included, and no frame comes twice."""
+    virtual = Clock(np.arange(num_frames), np.arange(num_frames) * 1.0, num_frames * 1.0, 2.0)
+    assert virtual.duration_seconds == num_frames / 2
+    end = virtual.duration_seconds
+    got = score_text(answer((end, end)), clip_truth(num_frames), virtual, PAPER)
+    assert [p.sample for p in got.points] == [num_frames - 1]
+    named = {virtual.sample_at(t / 2) for t in range(num_frames)}
+    assert named == set(range(num_frames))
+
+
+@pytest.mark.parametrize(
+    ("weights", "dus", "r_a", "r_g"),
+    [
+        ({"alpha_g": 0.0}, DusScores(0.5, None, num_boxes=1), 0.5, 0.0),  # masks not asked for
+        ({}, DusScores(0.0, 0.0, num_boxes=0), 0.0, 0.0),  # no box was found
+        ({"alpha_a": 0.0}, DusScores(0.5, 0.25, num_boxes=1), 0.5, 0.25),
+    ],
+)
+def test_no_part_takes_another_along(
+    weights: dict[str, float], dus: DusScores, r_a: float, r_g: float
+) -> None:
+    """[9] published: without masks or boxes, R_A and saliency are dropped as well."""
+    preset, truth = with_weights(PAPER, **weights), clip_truth()
+    text = score_text(answer(("6", "6")), truth, clock(), preset)
+    got = combine(text, dus, truth, preset)
+    assert (got.r_a, got.r_g, got.parts["saliency"]) == (r_a, r_g, 1.0)
+    expected = got.format + got.r_k + preset.alpha_a * r_a + preset.alpha_g * r_g
+    assert got.total(preset) == pytest.approx(expected)
+    assert got.r_k == pytest.approx((0.25 + 0.25 + 1.0) / 3)
+
+
+@pytest.mark.parametrize("size", [(333, 501), (5, 7), (8, 8)])
+def test_masks_of_any_size_and_of_any_object_are_scored(size: tuple[int, int]) -> None:
+    """[11] published: no mask where height x width is no multiple of 8, or where object 0 got no box."""
+    from omni_training.workers.jobs import GroundingPoint, RewardJob
+    from omni_training.workers.scorer import ClipScorer
+
+    from omni_sdk.dus.masks import rle_encode
+    from omni_sdk.stages import FrameMasks, ObjectMask, TrackerFrame
+
+    true = np.zeros((2, 3, *size), bool)
+    true[0, 0, :2, :2] = True  # object 0 is to be seen on the first frame only
+    true[1, :, -3:, -3:] = True
+
+    class Frames:
+        height, width, num_frames = *size, 3
+
+        def forward(self, start: int, stop: int) -> object:
+            return (TrackerFrame(i, float(i), np.zeros((8, 8, 3), np.uint8)) for i in range(3))
+
+    class Clip:
+        truth, frames = ClipTruth.from_masks(true), Frames()
+
+        def true_masks(self) -> dict[int, np.ndarray]:
+            return dict(enumerate(true.any(axis=0)))
+
+    class SecondObjectOnly:
+        def track(self, frames: object, prompts: object, config: object) -> object:
+            for i in range(3):
+                mask = ObjectMask(7, rle_encode(true[1, i]), 1.0)
+                yield FrameMasks(i, float(i), (mask,))
+
+    scorer = ClipScorer(lambda name: Clip(), None, SecondObjectOnly())  # type: ignore[arg-type]
+    box = tuple(float(v) for v in Clip.truth.boxes_xyxy[1, 1])
+    point = GroundingPoint(1, 1, "the second", (box,))  # type: ignore[arg-type]
+    got = scorer.score(RewardJob("a", "a", (point,)))
+    union = int(true[:, 0].any(axis=0).sum())
+    assert got.mask == pytest.approx((int(true[1, 0].sum()) / union + 2) / 3)
+    assert got.box == 1.0
+
+
 def test_times_past_the_end_are_clamped() -> None:
     late = score(answer(("11", "99")), clip_truth())
     assert late["diversity"] == pytest.approx(0.25)  # [3] published: dropped

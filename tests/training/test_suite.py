@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from omni_training.rewards.presets import PRESETS, RewardPreset, with_weights
-from omni_training.rewards.suite import COLUMNS, RewardSuite
+from omni_training.rewards.suite import COLUMNS, RewardsFailedError, RewardSuite
 from omni_training.rewards.truth import ClipTruth
 from omni_training.samples import SampleGuard
 from omni_training.workers.jobs import BackendStats, DusScores, RewardJob
@@ -121,6 +122,83 @@ def test_length_is_paid_in_the_reference_only() -> None:
     assert logged["part/length_bonus"] == 1.0
     paper = [columns(PRESETS["paper"], [answer] * 2, ["a"] * 2, tokens=n)[0] for n in (100, 400)]
     assert paper[0] == paper[1]
+
+
+@pytest.mark.parametrize("bug", [None, "a column dropped"])
+def test_every_part_reaches_the_log_and_the_reward(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: str | None
+) -> None:
+    """Through TRL: each column and each part by name, and a reward that is their weighted sum.
+
+    The published run lost R_A and saliency with the masks and nobody saw (bug [9]).
+    """
+    import torch
+    from omni_training.grpo import build_trainer
+    from omni_training.recipe import GrpoSettings, ModelSettings, RewardSettings, RunConfig
+    from omni_training.tiny import VOCABULARY, TinySamples, tiny_tokenizer
+    from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
+
+    if bug:
+        monkeypatch.setattr(RewardSuite, "weights", property(lambda suite: [1.0, 1.0, 0.0, 2.0]))
+    config = RunConfig(
+        ModelSettings(str(tiny_checkpoint), dtype="float32"),
+        GrpoSettings(num_generations=4, prompts_per_device=2, max_steps=1),
+        RewardSettings("paper", {"alpha_g": 2.0}),
+        output_dir=str(tmp_path),
+    )
+    model = Thinker.from_pretrained(tiny_checkpoint, dtype=torch.float32)
+    trainer = build_trainer(
+        config, model, tiny_tokenizer(), [str(i) for i in range(4)], TinySamples(model), Scripted(),
+        use_cpu=True, save_strategy="no", log_completions=False, disable_tqdm=True,
+        gradient_checkpointing=False,
+    )  # fmt: skip
+
+    def answers(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+        """The first group answers alike; the second has two moments, a late one and words."""
+        moment = '[{"start_time": "%d", "end_time": "%d", "description": "a ball"}]'
+        told = [moment % (1, 1)] * 4 + [moment % (1, 1), moment % (0, 0), "[]", "w1"]
+        texts = [
+            ["<think>", "w2", "</think>", "<answer>", t, "</answer>", "<|im_end|>"] for t in told
+        ]
+        ids = [[VOCABULARY[word] for word in text] for text in texts]
+        asked = [r.input_ids.tolist() for r in trainer.rollout_requests]
+        return {"prompt_ids": asked, "completion_ids": ids, "logprobs": None}
+
+    trainer.rollout_func = answers
+    trainer.train()
+    (entry,) = [e for e in trainer.state.log_history if "loss" in e]
+    means = [entry[f"rewards/{name}/mean"] for name in COLUMNS]
+    assert means[0] == pytest.approx(7 / 8)  # the words are no answer
+    assert means[2:] == pytest.approx(
+        [6 / 8 * 0.5, 6 / 8 * 0.25]
+    )  # neither are boxes asked of "[]"
+    parts = {"format", "num", "saliency", "diversity", "span", "r_k", "r_a", "r_g"}
+    logged = {n.removeprefix("part/"): v for n, v in entry.items() if n.startswith("part/")}
+    assert set(logged) == parts
+    assert [logged[name] for name in COLUMNS] == pytest.approx(means)
+    assert entry["zero_variance_groups/total"] == 1.0
+    assert entry["zero_variance_groups/r_k"] == 1.0
+    weighted = means[0] + means[1] + means[2] + 2.0 * means[3]
+    assert (entry["reward"] == pytest.approx(weighted)) is (bug is None)
+    for name in ("unscored", "skipped", "failed_jobs"):
+        assert entry[f"rollouts/{name}"] == 0.0
+
+
+def test_a_run_whose_reward_jobs_fail_stops() -> None:
+    """Each failed job is None and counted; a run whose jobs mostly fail would train on the rest."""
+    guard = SampleGuard(Store())
+    suite = RewardSuite(PRESETS["paper"], guard, Scripted(), max_failed_share=0.5)
+    guard.request("a")
+    guard.request("fails")
+
+    def batch(failing: int) -> list[Any]:
+        samples = ["fails"] * failing + ["a"] * (32 - failing)
+        return asyncio.run(suite.score([GOOD] * 32, samples, [3] * 32))
+
+    assert sum(r is None for r in batch(32)) == 32, "too few jobs for a verdict"
+    assert sum(r is None for r in batch(0)) == 0
+    with pytest.raises(RewardsFailedError, match=r"64 of 96 reward jobs failed.*0\.5"):
+        batch(32)
 
 
 def test_boxes_without_workers_are_refused() -> None:

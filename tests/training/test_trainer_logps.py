@@ -95,7 +95,31 @@ def test_rollout_logps_are_those_of_generation(
     )
     put_back(trainer, bug)
     difference = gap(logps(trainer, batch), recorder.logps, batch)
-    assert difference < TOLERANCE if bug is None else difference > SEEN
+    if bug is None:
+        assert difference < TOLERANCE
+    else:
+        assert difference > SEEN
+
+
+def test_rollouts_of_adapters_have_the_logps_of_generation(
+    make_trainer: Callable[..., Any],
+) -> None:
+    """LoRA that has learned something: rollouts and policy use it, the reference does not."""
+    from omni_training.recipe import ModelSettings, lora_config
+
+    lora = lora_config(ModelSettings("x", lora_rank=4))
+    trainer = make_trainer(num_generations=2, trainer={"peft_config": lora})
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, 0.2, generator=torch.Generator().manual_seed(len(name)))
+    recorder = Recorder(trainer)
+    batch = rollout(trainer)
+    policy = logps(trainer, batch)
+    assert gap(policy, recorder.logps, batch) < TOLERANCE
+    assert gap(policy, batch["ref_per_token_logps"], batch) > SEEN
+    with trainer.model.disable_adapter():
+        assert gap(logps(trainer, batch), batch["ref_per_token_logps"], batch) < 1e-6
 
 
 def test_chunked_passes_equal_whole_ones(make_trainer: Callable[..., Any]) -> None:
@@ -124,9 +148,11 @@ def test_policy_equals_reference_at_step_0(
     policy = logps(trainer, batch)
     put_back(trainer, bug)
     difference = gap(policy, logps(trainer, batch, trainer.ref_model), batch)
-    assert difference < 1e-6 if bug is None else difference > SEEN
     if bug is None:
+        assert difference < 1e-6
         assert gap(policy, batch["ref_per_token_logps"], batch) < 1e-6
+    else:
+        assert difference > SEEN
 
 
 @pytest.mark.parametrize("kind", ["video", "sound"])

@@ -58,13 +58,57 @@ def test_accumulated_steps_equal_whole_ones(
         compute = split._compute_loss
         split._compute_loss = lambda model, inputs: compute(model, inputs) * 2
     split.train()
-    close = np.allclose(tiny.losses(whole), tiny.losses(split), atol=TOLERANCE)
     gap = float((tiny.weights(whole) - tiny.weights(split)).abs().max())
     if bug is None:
-        assert close
+        np.testing.assert_allclose(tiny.losses(split), tiny.losses(whole), atol=TOLERANCE)
         assert gap < TOLERANCE
     else:
-        assert not close
+        assert not np.allclose(tiny.losses(split), tiny.losses(whole), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("bug", [None, "old and new media swapped"])
+def test_steps_of_one_round_have_the_whole_rounds_loss(
+    make_trainer: Callable[..., Any], bug: str | None
+) -> None:
+    """Two steps from one shuffled round against one step with all of it, at a rate of 0.
+
+    The policy is moved off its reference first, so that every row's media count in the KL term.
+    """
+
+    def history(**options: Any) -> list[dict[str, float]]:
+        trainer = make_trainer(learning_rate=0.0, beta=0.5, num_generations=4, **options)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in trainer.model.parameters():
+                if parameter.requires_grad:
+                    noise = torch.randn(parameter.shape, generator=generator)
+                    parameter += 0.1 * parameter.abs().mean() * noise
+        if bug and "steps_per_generation" in options:
+            generate = trainer._generate_and_score_completions
+
+            def swapped(rows: Any) -> Any:
+                output = generate(rows)
+                output["media"] = output["media"][::-1]
+                return output
+
+            trainer._generate_and_score_completions = swapped
+        trainer.train()
+        return [e for e in trainer.state.log_history if "loss" in e]
+
+    whole = history(max_steps=2)
+    caught = contextlib.suppress(ValueError, RuntimeError) if bug else contextlib.nullcontext()
+    split: list[dict[str, float]] = []
+    with caught:
+        split = history(per_device_train_batch_size=4, steps_per_generation=2, max_steps=4)
+    means = [
+        np.mean([e["loss"] for e in split[i : i + 2]], axis=0) for i in range(0, len(split), 2)
+    ]
+    expected = [e["loss"] for e in whole]
+    assert min(map(abs, expected)) > 1e-2
+    if bug is None:
+        np.testing.assert_allclose(means, expected, atol=TOLERANCE)
+    else:
+        assert not means or not np.allclose(means, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("bug", [None, "media left behind"])
@@ -105,7 +149,10 @@ def test_media_stay_with_their_rows_over_several_steps(
 def test_two_processes_equal_one(
     tiny: ModuleType, tiny_checkpoint: Path, make_trainer: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """gloo, 4 rollouts each, against 8 in one process; rollouts come from the hook, alike in both."""
+    """gloo, 4 rollouts each, against 8 in one process; rollouts come from the hook, alike in both.
+
+    The two also save together, and go on together from what they saved.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -128,9 +175,13 @@ def test_two_processes_equal_one(
     one.train()
     logs = [p.communicate(timeout=300)[0] for p in ranks]
     assert [p.returncode for p in ranks] == [0, 0], logs
-    two = json.loads((tmp_path / "two.json").read_text())
-    np.testing.assert_allclose(two["losses"], tiny.losses(one), atol=TOLERANCE)
-    np.testing.assert_allclose(two["weights"], tiny.weights(one).numpy(), atol=TOLERANCE)
+    plain, resumed = json.loads((tmp_path / "two.json").read_text())
+    for two in (plain, resumed):
+        np.testing.assert_allclose(two["losses"], tiny.losses(one), atol=TOLERANCE)
+        np.testing.assert_allclose(two["weights"], tiny.weights(one).numpy(), atol=TOLERANCE)
+    assert not (tmp_path / "two" / ".incomplete").exists()
+    files = {p.name for p in (tmp_path / "two" / "checkpoint-2").iterdir()}
+    assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt", "trainer_state.json"} <= files
 
 
 def test_a_killed_run_resumes_to_the_same_losses(
@@ -180,7 +231,11 @@ def test_an_unreadable_sample_is_skipped_and_counted(
 ) -> None:
     """Its rollouts move nothing: the weights are those of a run in which its reward is a constant."""
     trainer = make_trainer(
-        samples=Holes, num_samples=2, max_steps=1, beta=0.04, lr_scheduler_type="constant"
+        samples=Holes,
+        num_samples=2,
+        max_steps=1,
+        lr_scheduler_type="constant",
+        guard={"max_failed_share": 0.5},
     )
     seen: dict[str, Any] = {}
     compute = trainer._compute_loss
@@ -191,7 +246,8 @@ def test_an_unreadable_sample_is_skipped_and_counted(
 
     trainer._compute_loss = look
     trainer.train()
-    assert trainer._samples.failed == {"1": "clip1.mp4: no video stream"}
+    assert trainer.samples.failed == {"1": "clip1.mp4: no video stream"}
+    assert trainer.state.log_history[0]["samples/skipped"] == 1.0
     assert "clip1.mp4" in caplog.text
     skipped = torch.tensor([m.position_ids.shape[1] == 1 for m in seen["media"]])
     assert skipped.sum() == 4
@@ -211,11 +267,18 @@ def test_too_many_unreadable_samples_stop_the_run(make_trainer: Callable[..., An
         trainer.train()
 
 
+def test_a_short_run_is_judged_at_its_end(make_trainer: Callable[..., Any]) -> None:
+    """Two samples are too few to judge on the way; half of them failed."""
+    trainer = make_trainer(samples=Holes, num_samples=2, max_steps=1)
+    with pytest.raises(DatasetError, match="1 of 2 samples cannot be read"):
+        trainer.train()
+
+
 def test_a_long_prompt_is_skipped_not_cut(make_trainer: Callable[..., Any]) -> None:
-    trainer = make_trainer(guard={"max_prompt_tokens": 20}, max_steps=1)
+    trainer = make_trainer(guard={"max_prompt_tokens": 20, "max_failed_share": 1.0}, max_steps=1)
     trainer.train()
-    assert trainer._samples.failed
-    assert all("max_prompt_tokens=20" in reason for reason in trainer._samples.failed.values())
+    assert trainer.samples.failed
+    assert all("max_prompt_tokens=20" in reason for reason in trainer.samples.failed.values())
 
 
 def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(
@@ -234,7 +297,12 @@ def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(
     (folder,) = (tmp_path / "out").glob("bad-batch-*")
     saved = load_file(folder / "batch.safetensors")
     assert {"prompt_ids", "completion_ids", "advantages", "media.0.video"} <= set(saved)
-    assert json.loads((folder / "batch.json").read_text())["step"] == 0
+    record = json.loads((folder / "batch.json").read_text())
+    assert record["step"] == 0
+    assert len(record["samples"]) == 8
+    lengths = saved["prompt_mask"].sum(1).tolist()
+    store = TinySamples(trainer.accelerator.unwrap_model(trainer.model))
+    assert lengths == [len(store.request(name).input_ids) for name in record["samples"]]
 
 
 @pytest.mark.parametrize(

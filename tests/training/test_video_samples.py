@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import pytest
 from omni_training import cli
 from omni_training.rewards.masks import mask_reward
 from omni_training.samples import SampleGuard
-from omni_training.video_samples import VideoClip, choose_visits, object_masks, video_samples
+from omni_training.video_samples import (
+    VideoClip,
+    choose_visits,
+    load_videos,
+    object_masks,
+    video_samples,
+)
 from omni_training.workers.jobs import GroundingPoint, RewardJob
 from omni_training.workers.scorer import ClipScorer
 from omni_training.world import WorldClip, share_encodings, world_scorer
@@ -19,7 +26,7 @@ from omni_training.world import WorldClip, share_encodings, world_scorer
 from omni_sdk.bundle import embedded
 from omni_sdk.datasets import open_dataset
 from omni_sdk.dus.masks import rle_encode
-from omni_sdk.errors import DatasetError
+from omni_sdk.errors import DatasetError, QueryError
 
 SIZE = (48, 64)
 needs_nano = pytest.mark.skipif(embedded("nano") is None, reason="no embedded nano bundle here")
@@ -90,6 +97,97 @@ def test_visits_are_those_of_the_authors_without_the_bugs(revos: Path) -> None:
     again = choose_visits(records, visits=20, seed=3)
     assert all(np.array_equal(v.frames, again[k].frames) for k, v in visits.items())
     assert len(choose_visits(records, keep_absent=False)) == 2
+
+
+@pytest.fixture(scope="module", params=["JPEGImages", "."])
+def mevis(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One video of 30 frames in MeViS's layout, with and without the folder JPEGImages: two objects."""
+    image = pytest.importorskip("PIL.Image")
+    root = tmp_path_factory.mktemp("mevis") / "mevis"
+    folder = root / "train" / request.param / "v1"
+    folder.mkdir(parents=True)
+    names = [f"{i:05d}" for i in range(30)]
+    for name in names:
+        image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(folder / f"{name}.jpg")
+    expressions = {
+        "0": {"exp": "The two moving left", "obj_id": [0, 3], "anno_id": [2, 5]},
+        "1": {"exp": "The one that stays", "obj_id": [3], "anno_id": [5]},
+    }
+    videos = {"v1": {"frames": names, "expressions": expressions}}
+    masks = {
+        "2": [rle(box_mask(40 - i, 4)) for i in range(30)],
+        "5": [rle(box_mask(20, 30)) for _ in range(30)],
+    }
+    (root / "train" / "meta_expressions.json").write_text(json.dumps({"videos": videos}))
+    (root / "train" / "mask_dict.json").write_text(json.dumps(masks))
+    return root
+
+
+@needs_nano
+def test_mevis_becomes_samples(mevis: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = {"dataset": "mevis", "root": str(mevis), "split": "train"}
+    ids, store = video_samples([source], model="nano", visits=6)
+    assert len(ids) == 6
+    objects = set()
+    for name in ids:
+        request, truth, clock = store.request(name), store.truth(name), store.clock(name)
+        assert 16 <= truth.num_frames == clock.num_frames <= 24
+        assert request.vision[0].grid_thw[0] == (clock.num_frames + 1) // 2
+        # The authors train videos without sound; this model is given silence in its place.
+        assert all((m == m.min()).all() for m in request.mel)
+        assert store.clip_id(name) == "mevis/v1", "all visits of a video go to one worker"
+        objects.add(len(truth.areas))
+    assert objects == {1, 2}, "one random expression in each visit"
+    assert cli.main(["check-data", str(mevis)]) == 0
+    out = capsys.readouterr().out
+    assert "mevis at" in out
+    assert "train: expressions: 2" in out
+
+
+@needs_nano
+@pytest.mark.parametrize(
+    ("variant", "wanted"), [("force", "about 4 moments"), ("no_hint", "1 to 4")]
+)
+def test_prompts_tell_the_virtual_seconds(
+    revos: Path, monkeypatch: pytest.MonkeyPatch, variant: str, wanted: str
+) -> None:
+    """[N/2] seconds of a 2 fps clock, whatever the video's true length, and an example of its own."""
+    from omni_sdk.grs import prompts
+
+    texts: list[str] = []
+    render = prompts.render
+
+    def spy(*args: Any, **options: Any) -> str:
+        texts.append(render(*args, **options))
+        return texts[-1]
+
+    monkeypatch.setattr(prompts, "render", spy)
+    source = {"dataset": "revos", "root": str(revos), "split": "train"}
+    ids, store = video_samples([source], model="nano", prompt=variant)
+    for name in ids:
+        with contextlib.suppress(
+            QueryError
+        ):  # a long prompt for a model this small; it was rendered
+            store.request(name)
+        seconds = store.clock(name).num_frames / 2
+        assert store.clock(name).duration_seconds == seconds
+        assert f"lasts {seconds:g} seconds" in texts[-1]
+        assert wanted in texts[-1]
+        assert '"start_time": "00:' in texts[-1], "the example"
+    assert len({text.split("example")[-1] for text in texts}) == len(ids)
+
+
+def test_workers_that_drew_other_frames_do_not_know_the_sample(revos: Path) -> None:
+    """Same video, same expression, other frames: scores would be of frames that nobody saw."""
+    records = open_dataset("revos", revos, "train")
+    first = choose_visits(records, seed=3)
+    load = load_videos(choose_visits(records, seed=3, max_frames=17), tracker_size=32)
+    long = next(name for name in first if "/long/" in name)
+    assert len(first[long].frames) > 17
+    with pytest.raises(DatasetError, match="same sources, seed and options"):
+        load(long)
+    short = next(name for name in first if "/short/" in name)
+    assert load(short).truth.num_frames == 10
 
 
 def test_truth_keeps_objects_apart(revos: Path) -> None:

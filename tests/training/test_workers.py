@@ -21,7 +21,7 @@ from omni_training.world import WorldClip, world_scorer
 
 from omni_sdk.config import TrackingConfig
 from omni_sdk.demo.world import held_out_seed
-from omni_sdk.errors import DatasetError, MediaError
+from omni_sdk.errors import BackendUnavailableError, DatasetError, MediaError
 from omni_sdk.stages import FrameMasks, GroundedBox, KeyframePrompt, ObjectMask
 
 SAMPLE = f"direct:{held_out_seed('direct', 0)}"
@@ -172,8 +172,16 @@ def test_samples_of_the_world_are_checked() -> None:
 class FaultyScorer(ClipScorer):
     """Does what the first point's description says."""
 
+    tries = 0
+
     def score(self, job: RewardJob) -> DusScores:
         order = job.points[0].description
+        if order == "fail once":
+            self.tries += 1
+            if self.tries % 2:
+                raise MediaError("as asked, the first time")
+        if order == "slow":
+            time.sleep(1.0)
         if order == "raise":
             raise MediaError("as asked")
         if order == "die":
@@ -185,6 +193,34 @@ class FaultyScorer(ClipScorer):
 
 def faulty() -> FaultyScorer:
     return FaultyScorer(WorldClip, None, None)
+
+
+def broken() -> FaultyScorer:
+    raise MediaError("bundle.json: as asked")
+
+
+class CountingScorer(ClipScorer):
+    """Tells how many clips it has loaded, and how many jobs it has had."""
+
+    def __init__(self) -> None:
+        super().__init__(WorldClip, None, None)
+        self.jobs = 0
+
+    def score(self, job: RewardJob) -> DusScores:
+        self.jobs += 1
+        self._entry(job.sample_id)
+        return DusScores(box=float(len(self._entries)), mask=None, num_boxes=self.jobs)
+
+
+def counting() -> CountingScorer:
+    return CountingScorer()
+
+
+def test_a_job_is_tried_twice_before_it_is_given_up() -> None:
+    backend = LocalBackend(faulty())
+    (once,) = score(backend, command("fail once", "a"))
+    assert once is not None
+    assert (backend.stats.failed, backend.stats.retried) == (0, 1)
 
 
 needs_ray = pytest.mark.skipif(
@@ -234,8 +270,7 @@ def test_ray_outlives_what_jobs_do(private_ray: None) -> None:
     from omni_training.workers.ray_backend import RayBackend
 
     backend = RayBackend("test_workers:faulty", {}, num_workers=2, num_cpus=0.5, timeout_seconds=20)
-    clips = {backend.worker_of(str(i)): str(i) for i in range(20)}
-    a, b = clips[0], clips[1]
+    a, b = "first", "second"
     pids = [s and s.box for s in score(backend, *[command("ok", c) for c in (a, a, b, a, b)])]
     assert pids[0] == pids[1] == pids[3] != pids[2] == pids[4]
     assert score(backend, command("raise", a), command("ok", b))[0] is None
@@ -252,3 +287,73 @@ def test_ray_outlives_what_jobs_do(private_ray: None) -> None:
     assert (backend.stats.failed, backend.stats.retried) == (3, 3)
     backend.close()
     backend.close()
+
+
+def test_clips_keep_their_worker_and_spread_evenly() -> None:
+    from collections import OrderedDict
+
+    from omni_training.workers.ray_backend import RayBackend
+
+    backend = RayBackend.__new__(RayBackend)
+    backend._workers, backend._homes = [None] * 4, OrderedDict()
+    batch = [f"clip{i}" for i in range(8) for _ in range(8)]
+    slots = backend._route(batch)
+    assert sorted(slots) == [slot for slot in range(4) for _ in range(16)], "two clips for each"
+    assert all(len(set(slots[i : i + 8])) == 1 for i in range(0, 64, 8)), "a clip has one worker"
+    assert backend._route(batch[::-1]) == slots[::-1], "and keeps it"
+    uneven = backend._route(["new", *["clip0"] * 9])
+    assert uneven[0] != uneven[1]
+    alone = {backend._route([f"single{i}"])[0] for i in range(40)}
+    assert alone == {0, 1, 2, 3}, "clips that come alone use every worker"
+    for i in range(1000):
+        backend._route([f"more{i}"])
+    assert len(backend._homes) == 256
+
+
+@needs_ray
+def test_ray_keeps_a_groups_other_rollouts(private_ray: None) -> None:
+    """A job that kills its worker twice costs itself only; one that failed once is scored."""
+    from omni_training.workers.ray_backend import RayBackend
+
+    backend = RayBackend("test_workers:faulty", {}, num_workers=1, num_cpus=0.5, timeout_seconds=60)
+    orders = ["ok", "die", "ok", "fail once", "ok"]
+    found = score(backend, *[command(order, "clip") for order in orders])
+    assert [s is None for s in found] == [False, True, False, False, False]
+    assert (backend.stats.failed, backend.stats.retried) == (1, 2)
+    assert backend.stats.replaced_workers == 2
+    backend.close()
+
+
+@needs_ray
+def test_ray_counts_a_jobs_time_from_its_start(private_ray: None) -> None:
+    """Four jobs of one second each wait for each other, under a limit of two and a half seconds each."""
+    from omni_training.workers.ray_backend import RayBackend
+
+    backend = RayBackend("test_workers:faulty", {}, num_workers=1, num_cpus=0.5, timeout_seconds=60)
+    backend._timeout = 2.5
+    found = score(backend, *[command("slow", "clip")] * 4)
+    backend.close()
+    assert all(s is not None for s in found)
+    assert backend.stats.replaced_workers == 0
+
+
+@needs_ray
+def test_ray_workers_that_do_not_start_are_told_at_once(private_ray: None) -> None:
+    from omni_training.workers.ray_backend import RayBackend
+
+    with pytest.raises(BackendUnavailableError, match=r"broken.*bundle\.json: as asked"):
+        RayBackend("test_workers:broken", {}, num_workers=2, num_cpus=0.5)
+
+
+@needs_ray
+def test_rollouts_of_a_group_share_a_worker_and_its_clip(private_ray: None) -> None:
+    """Sticky routing: eight rollouts of one clip load it once; two clips on two workers do not meet."""
+    from omni_training.workers.ray_backend import RayBackend
+
+    backend = RayBackend("test_workers:counting", {}, num_workers=2, num_cpus=0.5)
+    clips = ("direct:100", "direct:101")
+    jobs = [RewardJob(c, c, (GroundingPoint(3, 3, f"{k}"),)) for c in clips for k in range(8)]
+    found = score(backend, *jobs)
+    backend.close()
+    assert [s and s.box for s in found] == [1.0] * 16
+    assert [s and s.num_boxes for s in found] == [*range(1, 9), *range(1, 9)]

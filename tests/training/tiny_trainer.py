@@ -12,18 +12,55 @@ from typing import Any
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 
+import numpy as np
 import torch
 from datasets import Dataset
 from omni_training.recipe import GrpoSettings, ModelSettings, RunConfig, grpo_config, media_tokens
 from omni_training.samples import SampleGuard, dataset_rows
-from omni_training.tiny import TinySamples, tiny_tokenizer
+from omni_training.tiny import VOCABULARY, TinySamples, tiny_tokenizer
 from omni_training.trainer import OmniGRPOTrainer
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
+
+from omni_sdk.grs.request import ThinkerRequest, VisionInput
 
 
 def odd_tokens(completion_ids: list[list[int]], **_: Any) -> list[float]:
     """A reward that depends on the rollout alone."""
     return [float(sum(token % 2 for token in ids)) for ids in completion_ids]
+
+
+class MixedMedia(TinySamples):
+    """Every third sample has an image in place of its video, every third one has both; sounds as ever."""
+
+    def request(self, sample_id: str) -> ThinkerRequest:
+        plain = super().request(sample_id)
+        number = int(sample_id)
+        if number % 3 == 0:
+            return plain
+        (video,) = plain.vision
+        rng = np.random.default_rng(1000 + number)
+        grid = (1, 4, 8 - 4 * (number % 2))
+        pixels = rng.standard_normal((int(np.prod(grid)), video.pixel_values.shape[1]))
+        image = VisionInput("image", pixels.astype(np.float32), grid)
+        ids = plain.input_ids.tolist()
+        bracket = [VOCABULARY["<|vision_bos|>"], *[VOCABULARY["<|IMAGE|>"]] * (np.prod(grid) // 4)]
+        bracket += [VOCABULARY["<|vision_eos|>"]]
+        start = ids.index(VOCABULARY["<|vision_bos|>"])
+        end = ids.index(VOCABULARY["<|vision_eos|>"]) + 1
+        both = number % 3 == 2
+        row = [*ids[:start], *bracket, *(ids[start:end] if both else []), *ids[end:]]
+        input_ids = torch.tensor([row])
+        positions, _ = self._thinker.model.get_rope_index(
+            input_ids,
+            torch.tensor([grid]),
+            torch.tensor([video.grid_thw]) if both else None,
+            torch.ones_like(input_ids),
+            False,
+            torch.tensor([m.shape[1] for m in plain.mel]) if plain.mel else None,
+            torch.tensor([1.0]) if both else None,
+        )
+        vision = (image, video) if both else (image,)
+        return ThinkerRequest(input_ids[0].numpy(), positions[:, 0].numpy(), vision, plain.mel)
 
 
 def make(
@@ -104,21 +141,20 @@ class Killed:
 
 def main() -> None:
     mode, checkpoint, output_dir, report = sys.argv[1], *map(Path, sys.argv[2:5])
-    if mode == "two-processes":
-        trainer = make(
-            checkpoint,
-            output_dir,
-            per_device_train_batch_size=4,
-            max_steps=3,
-            trainer={"rollout_func": fixed_rollouts},
-        )
-    else:
+    if mode == "kill":
         trainer = make(checkpoint, output_dir, save_strategy="steps", save_steps=2, max_steps=4)
         Killed(trainer, 4)
-    trainer.train()
+        trainer.train()
+        return
+    two = {"per_device_train_batch_size": 4, "max_steps": 3, "save_strategy": "steps"}
+    reports = []
+    for resumed in (False, True):
+        hook = {"rollout_func": fixed_rollouts}
+        trainer = make(checkpoint, output_dir, **two, save_steps=2, trainer=hook)
+        trainer.train(resume_from_checkpoint=str(output_dir / "checkpoint-2") if resumed else None)
+        reports.append({"losses": losses(trainer), "weights": weights(trainer).tolist()})
     if trainer.accelerator.is_main_process:
-        value = {"losses": losses(trainer), "weights": weights(trainer).tolist()}
-        report.write_text(json.dumps(value))
+        report.write_text(json.dumps(reports))
 
 
 if __name__ == "__main__":

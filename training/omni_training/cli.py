@@ -74,14 +74,16 @@ def _grpo(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     if arguments.output_dir:
         config = dataclasses.replace(config, output_dir=arguments.output_dir)
+    from omni_training import grpo
+
     if arguments.dry_run:
         from omni_training.plan import make_plan
 
         plan = make_plan(config)
         print("\n".join(plan.lines()))
         plan.check()
+        grpo.check_options(config)
         return 0
-    from omni_training import grpo
 
     if arguments.smoke:
         entry = grpo.smoke(config)
@@ -91,6 +93,10 @@ def _grpo(arguments: argparse.Namespace) -> int:
     for name in ("loss", "grad_norm", "reward", "kl", "entropy", "train_loss", "train_runtime"):
         if name in entry:
             print(f"  {name:<14}{float(entry[name]):.5g}")
+    if skipped := entry.get("skipped_samples"):
+        print(f"  skipped samples: {len(skipped)}")
+        for name, reason in list(skipped.items())[:3]:
+            print(f"    {name}: {reason}")
     return 0
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import logging
+import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from omni_sdk.errors import DatasetError
 from omni_training.recipe import ConfigError, RunConfig, grpo_config, lora_config, media_tokens
 from omni_training.rewards.presets import with_weights
 from omni_training.rewards.suite import RewardSuite
+from omni_training.safety import STAGING, put_folder
 from omni_training.samples import SampleGuard, SampleStore, dataset_rows
 from omni_training.trainer import OmniGRPOTrainer
 from omni_training.workers.jobs import RewardBackend
@@ -22,17 +27,23 @@ from omni_training.workers.scorer import build_scorer
 
 logger = logging.getLogger(__name__)
 SMOKE_COMPLETION = 8
+MIN_SEEN = 20
+"""Samples after which the share of unreadable ones is judged (fewer where the run has fewer)."""
 
 
 def run(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
-    """Train as configured; returns TRL's last log line.
+    """Train as configured; the model goes to `output_dir`/final when the run is complete.
 
     Args:
         config: the run.
         resume: go on from the last whole checkpoint in `output_dir`.
 
+    Returns:
+        TRL's last log line, and "skipped_samples" -> why, of this process.
+
     Raises:
-        ConfigError: the configuration names code or a model that is not there.
+        ConfigError: the configuration names code, options or a model that are not there, or this is not a
+            run of as many processes as it says.
         OmniError: data, workers or numbers fail (see the modules).
     """
     import torch
@@ -42,6 +53,8 @@ def run(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
 
     if not config.data.factory:
         raise ConfigError("data.factory: empty; name a 'module:function' that gives the samples")
+    check_processes(config)
+    check_options(config)
     ids, store = build_samples(config)
     backend = build_backend(config)
     model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
@@ -54,11 +67,60 @@ def run(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
     try:
         trainer = build_trainer(config, model, tokenizer, ids, store, backend)
         trainer.train(resume_from_checkpoint=resume or None)
-        trainer.save_model(str(Path(config.output_dir) / "final"))
+        save_final(trainer, Path(config.output_dir))
     finally:
         if backend is not None:
             backend.close()
-    return dict(trainer.state.log_history[-1])
+    return trainer.state.log_history[-1] | {"skipped_samples": dict(trainer.samples.failed)}
+
+
+def save_final(trainer: OmniGRPOTrainer, output_dir: Path) -> None:
+    """Write the trained model to `output_dir`/final; one that stands there goes only when it is whole."""
+    aside = output_dir / STAGING / "final"
+    main = trainer.accelerator.is_main_process
+    if main:
+        shutil.rmtree(aside, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(aside))
+    trainer.accelerator.wait_for_everyone()
+    if main:
+        put_folder(aside, output_dir / "final")
+        shutil.rmtree(aside.parent, ignore_errors=True)
+
+
+def check_processes(config: RunConfig) -> None:
+    """Raise ConfigError unless this is a run of `resources.devices` processes.
+
+    A step of one process in place of eight is another algorithm, and looks like the right one.
+    """
+    count, wanted = int(os.environ.get("WORLD_SIZE", "1")), config.resources.devices
+    if count != wanted:
+        launcher = config.resources.launcher or "LAUNCHER.yaml"
+        raise ConfigError(
+            f"resources.devices is {wanted} and this run has {count} process(es), so that a step would have "
+            f"{count} / {wanted} of its prompts: start it by `accelerate launch --config_file {launcher} "
+            f"--num_processes {wanted} -m omni_training.cli grpo ...`, or set resources.devices"
+        )
+
+
+def check_options(config: RunConfig) -> None:
+    """Raise ConfigError for an option that its factory does not take, before anything is read."""
+    for section, settings in (("data", config.data), ("workers", config.workers)):
+        if settings.factory:
+            factory = _import(settings.factory, f"{section}.factory")
+            try:
+                inspect.signature(factory).bind(**settings.options)
+            except TypeError as e:
+                raise ConfigError(f"{section}.options: {settings.factory}: {e}") from e
+
+
+def _import(name: str, where: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise ConfigError(f"{where}: cannot import {name!r}: {e}") from e
+    return found
 
 
 def smoke(config: RunConfig) -> dict[str, Any]:
@@ -139,12 +201,13 @@ def build_trainer(
     guard = SampleGuard(
         store,
         max_failed_share=config.data.max_failed_share,
+        min_seen=min(MIN_SEEN, len(ids)),
         max_prompt_tokens=config.grpo.max_prompt_tokens,
     )
     preset = config.rewards.build()
     if text_only:
         preset = with_weights(preset, alpha_a=0.0, alpha_g=0.0)
-    suite = RewardSuite(preset, guard, backend)
+    suite = RewardSuite(preset, guard, backend, max_failed_share=config.workers.max_failed_share)
     suppress = media_tokens(tokenizer, model.config)
     values = {"reward_weights": suite.weights} | overrides
     rollouts: dict[str, Any] = {}
@@ -174,12 +237,7 @@ def build_samples(config: RunConfig) -> tuple[list[str], SampleStore]:
         ConfigError: it is not importable or gives something else.
         DatasetError: it gives no sample.
     """
-    module, _, name = config.data.factory.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as e:
-        raise ConfigError(f"data.factory: cannot import {config.data.factory!r}: {e}") from e
-    ids, store = factory(**config.data.options)
+    ids, store = _import(config.data.factory, "data.factory")(**config.data.options)
     if not ids:
         raise DatasetError(f"{config.data.factory} gave no sample")
     return list(ids), store

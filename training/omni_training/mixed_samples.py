@@ -90,20 +90,24 @@ def mixed_samples(
         seed: of all draws.
         prompt: variant of the videos' prompts; see `prompts.template_of`.
         **options: of `video_samples.choose_visits`.
+
+    Raises:
+        DatasetError: a source or an option has a key that nothing reads; or as the readers say.
     """
     opened = open_model(model)
     parts: list[tuple[list[str], str, SampleStore]] = []
-    videos = [s for s in sources if s["dataset"] not in (REFAVS, REFCOCOG)]
-    if videos:
+    videos = _videos(sources)
+    if videos or options:
         visits = open_videos(videos, seed=seed, **options)
         parts.append((list(visits), VIDEOS, VideoSamples(visits, opened, prompt=prompt, seed=seed)))
     for source in sources:
-        given = {k: v for k, v in source.items() if k not in ("dataset", "root")}
         if source["dataset"] == REFAVS:
+            given = _given(source, "split", "count")
             ids, store = open_refavs_samples(source["root"], opened, seed=seed, **given)
             parts.append((ids, REFAVS, store))
         elif source["dataset"] == REFCOCOG:
-            rows, images = open_refcocog_samples(source["root"], opened, **given)
+            _given(source)
+            rows, images = open_refcocog_samples(source["root"], opened)
             parts.append((rows, REFCOCOG, images))
     mixed = MixedSamples(parts)
     return mixed.ids, mixed
@@ -131,12 +135,11 @@ def mixed_scorer(
     from omni_training.world import open_detail
 
     grounder, tracker = open_detail(bundle, cache_mb << 20)
-    videos = [s for s in sources if s["dataset"] not in (REFAVS, REFCOCOG)]
-    visits = open_videos(videos, seed=seed, **options) if videos else {}
+    visits = open_videos(_videos(sources), seed=seed, **options)
     rows: dict[str, RefAvsSamples] = {}
     for source in sources:
         if source["dataset"] == REFAVS:
-            given = {k: v for k, v in source.items() if k not in ("dataset", "root")}
+            given = _given(source, "split", "count")
             ids, store = open_refavs_samples(source["root"], open_model(bundle), seed=seed, **given)
             rows |= dict.fromkeys(ids, store)
 
@@ -148,3 +151,19 @@ def mixed_scorer(
         return load_video(sample_id)
 
     return ClipScorer(load, grounder, tracker, max_clips=max_clips)
+
+
+def _videos(sources: Sequence[Source]) -> list[Source]:
+    if nameless := [s for s in sources if not {"dataset", "root"} <= set(s)]:
+        raise DatasetError(f"expected a source to name its dataset and root, got {nameless[0]}")
+    return [s for s in sources if s["dataset"] not in (REFAVS, REFCOCOG)]
+
+
+def _given(source: Source, *known: str) -> dict[str, Any]:
+    """Return what a source says beyond its name and root; DatasetError for a key that nothing reads."""
+    given = {k: v for k, v in source.items() if k not in ("dataset", "root")}
+    if unknown := sorted(set(given) - set(known)):
+        raise DatasetError(
+            f"source {source['dataset']!r}: nothing reads {unknown}; known: {['dataset', 'root', *known]}"
+        )
+    return given

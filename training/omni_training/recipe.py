@@ -34,6 +34,11 @@ TRL_DIFFERS: dict[str, tuple[Any, Any, str]] = {
         "mean over tokens, then over rollouts; dapo pays long rollouts more",
     ),
     "beta": (0.0, 0.04, "without the KL term there is no reference model"),
+    "use_bias_correction_kl": (
+        True,
+        False,
+        "multiplies the KL term by the (differentiable) ratio: same value on policy, another gradient",
+    ),
     "max_grad_norm": (1.0, 5.0, "another step size whenever the norm is between"),
     "top_p": (1.0, 0.95, "rollouts come from the nucleus"),
     "lr_scheduler_type": ("linear", "cosine", "the published schedule"),
@@ -89,6 +94,7 @@ class GrpoSettings:
         steps_per_generation: micro-batches made from one round of rollouts; None: as many as are
             accumulated.
         beta: weight of the KL term (k3 estimator).
+        use_bias_correction_kl: multiply the KL term by the importance ratio (DeepSeek-V3.2; not published).
         learning_rate: peak.
         lr_scheduler_type: transformers' name.
         warmup_steps: steps, or a share of all below 1.
@@ -117,6 +123,7 @@ class GrpoSettings:
     gradient_accumulation_steps: int = 1
     steps_per_generation: int | None = None
     beta: float = 0.04
+    use_bias_correction_kl: bool = False
     learning_rate: float = 1e-6
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 0.0
@@ -183,7 +190,8 @@ class WorkerSettings:
         num_workers: Ray actors of each training process (a group's rollouts are in one process).
         address: of a running Ray cluster ("auto" finds it); None: each process starts its own.
         num_gpus: of each actor.
-        timeout_seconds: of one job.
+        timeout_seconds: of one job, from when a worker gets it.
+        max_failed_share: run on while at most this share of the jobs has failed.
     """
 
     backend: str = "local"
@@ -193,6 +201,7 @@ class WorkerSettings:
     address: str | None = None
     num_gpus: float = 0.0
     timeout_seconds: float = 600.0
+    max_failed_share: float = 0.25
 
     def __post_init__(self) -> None:
         if self.backend not in ("local", "ray"):
@@ -324,7 +333,8 @@ def grpo_config(
     if g.rollouts == "vllm":
         values |= {"use_vllm": True, "vllm_mode": "colocate"}
     same = (
-        "num_generations gradient_accumulation_steps steps_per_generation beta learning_rate "
+        "num_generations gradient_accumulation_steps steps_per_generation beta use_bias_correction_kl "
+        "learning_rate "
         "lr_scheduler_type warmup_steps weight_decay max_grad_norm temperature top_p loss_type scale_rewards "
         "num_iterations max_steps save_steps save_total_limit logging_steps gradient_checkpointing "
         "log_completions seed"

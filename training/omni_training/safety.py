@@ -49,7 +49,7 @@ def save_bad_batch(inputs: dict[str, Any], output_dir: str, step: int, rank: int
     """Write the batch whose loss is not finite, and stop.
 
     The folder bad-batch-STEP-rankR holds batch.safetensors (every tensor, media as row.kind) and batch.json
-    (what they are).
+    (what they are, and the sample of each row where the batch says so).
 
     Raises:
         TrainingDivergedError: always.
@@ -62,7 +62,8 @@ def save_bad_batch(inputs: dict[str, Any], output_dir: str, step: int, rank: int
     contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     save_file(contiguous, str(folder / "batch.safetensors"))
     shapes = {k: [list(v.shape), str(v.dtype)] for k, v in contiguous.items()}
-    text = json.dumps({"step": step, "rank": rank, "tensors": shapes}, indent=1)
+    record = {"step": step, "rank": rank, "samples": inputs.get("samples"), "tensors": shapes}
+    text = json.dumps(record, indent=1)
     (folder / "batch.json").write_text(text + "\n", encoding="utf-8")
     raise TrainingDivergedError(
         f"the loss is not finite at step {step}; the batch is saved in {folder}: look for empty "
@@ -105,12 +106,8 @@ def staged_checkpoint(trainer: Any, trial: Any) -> Iterator[None]:
         args.save_total_limit = keep
     trainer.accelerator.wait_for_everyone()
     if main:
-        _flush(staging / name)
-        if (
-            final.exists()
-        ):  # left by an earlier run into the same folder, past the point of resuming
-            shutil.rmtree(final)
-        (staging / name).replace(final)
+        # What is there already was left by an earlier run into the same folder, past the point of resuming.
+        put_folder(staging / name, final)
         shutil.rmtree(staging, ignore_errors=True)
         rotate_checkpoints(
             output_dir=args.output_dir,
@@ -122,7 +119,33 @@ def staged_checkpoint(trainer: Any, trial: Any) -> Iterator[None]:
 
 
 class SafeCheckpoints:
-    """Mixin for trainers of a thinker: a checkpoint is whole or not there, and resuming loads it."""
+    """Mixin for trainers of a thinker: bad gradients never reach weights, checkpoints are whole and load."""
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Return the gradient's norm, before the optimiser sees the gradient.
+
+        A log line comes after the step, and only every `logging_steps`: by then the weights are not numbers
+        either, and a checkpoint of them may replace a good one.
+
+        Raises:
+            TrainingDivergedError: it is NaN or infinite.
+        """
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
+        if norm is not None and not math.isfinite(float(norm)):
+            trainer: Any = self
+            raise TrainingDivergedError(
+                f"the gradient's norm is {float(norm)} at step {trainer.state.global_step}: lower the "
+                "learning rate or max_grad_norm; weights and checkpoints are those before this step"
+            )
+        return norm
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Train on, unless the checkpoint is that of the last step: Trainer would take one step too many."""
+        trainer: Any = self
+        if trainer.state.global_step >= trainer.state.max_steps:
+            trainer.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with staged_checkpoint(self, trial):
@@ -145,8 +168,30 @@ class SafeCheckpoints:
         target.load_state_dict(loaded.state_dict(), strict=True)
 
 
+def put_folder(written: Path, final: Path) -> None:
+    """Put a whole folder in place of another, by renaming; the old one goes when the new one stands.
+
+    Both lie on one file system. Killed at any point, one of the two is complete on the disk.
+    """
+    _flush(written)
+    old = written.with_name(f"{written.name}.old")
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        final.replace(old)
+    written.replace(final)
+    _flush_entry(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _flush(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        _flush_entry(path)
+    _flush_entry(folder)
+
+
+def _flush_entry(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -68,7 +68,7 @@ class SampleGuard:
             store: the samples.
             max_failed_share: run on while at most this share of the distinct samples seen has failed, [0, 1].
             min_seen: distinct samples after which the share is judged; one bad file among the first
-                few is no verdict.
+                few is no verdict. Whoever ends a run calls `judge`, so that short ones are judged too.
             max_prompt_tokens: a longer prompt counts as unreadable; cut, its media would not fit its text.
         """
         if not 0 <= max_failed_share <= 1 or min_seen < 1:
@@ -109,7 +109,8 @@ class SampleGuard:
         except (OmniError, OSError) as e:
             self.failed[sample_id] = str(e)
             logger.warning("sample %r is skipped: %s", sample_id, e)
-            self._judge()
+            if len(self._seen) >= self._min_seen:
+                self.judge()
             return None
         return request
 
@@ -125,9 +126,10 @@ class SampleGuard:
         """Return the clip of a sample."""
         return self._store.clip_id(sample_id)
 
-    def _judge(self) -> None:
+    def judge(self) -> None:
+        """Raise DatasetError if more than the stated share of the samples seen so far has failed."""
         seen, failed = len(self._seen), len(self.failed)
-        if seen >= self._min_seen and failed > self._max_share * seen:
+        if failed > self._max_share * seen:
             shown = "; ".join(f"{k}: {v}" for k, v in list(self.failed.items())[:3])
             raise DatasetError(
                 f"{failed} of {seen} samples cannot be read, more than the allowed share "

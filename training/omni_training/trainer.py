@@ -28,12 +28,28 @@ from typing import Any
 import torch
 from omni_sdk.grs.request import ThinkerRequest
 from torch import Tensor, nn
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from omni_training import safety
 from omni_training.encoded import PromptMedia, accept_encoded, collate, encode
 from omni_training.sampler import GroupSampler
 from omni_training.samples import GROUP, SAMPLE_ID, SampleGuard
+
+SKIPPED = "samples/skipped"
+"""Log entry: distinct unreadable samples of all processes so far."""
+
+
+class JudgeSamples(TrainerCallback):  # type: ignore[misc]
+    """Judges the share of unreadable samples once more when a run ends, however few it saw."""
+
+    def __init__(self, samples: SampleGuard) -> None:
+        """Keep what is judged."""
+        self._samples = samples
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Judge; DatasetError if too many failed."""
+        self._samples.judge()
 
 
 class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
@@ -67,7 +83,7 @@ class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc
         for tower in (model.model.visual, model.model.audio_tower):
             tower.requires_grad_(not freeze_towers)
         accept_encoded(model)
-        self._samples = samples
+        self.samples = samples
         self._freeze_towers = freeze_towers
         self._rows: Sequence[Mapping[str, Any]] = ()
         self.rollout_requests: list[ThinkerRequest | None] = []
@@ -75,13 +91,17 @@ class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc
         super().__init__(model=model, args=args, **kwargs)
         if self.ref_model is not None:
             accept_encoded(self.accelerator.unwrap_model(self.ref_model))
-        self.add_callback(safety.StopOnBadGradient())
+        self.add_callback(JudgeSamples(samples))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
         self._read_prompts()
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         output["media"] = self._media
+        output["samples"] = [row[SAMPLE_ID] for row in inputs]
+        failed = torch.tensor([len(self.samples.failed)], device=self.accelerator.device)
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode][SKIPPED].append(float(self.accelerator.gather(failed).sum()))
         # A skipped sample's rollouts count in no loss, KL included.
         skipped = torch.tensor([r is None for r in self.rollout_requests])
         output["completion_mask"][skipped] = 0
@@ -143,16 +163,16 @@ class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc
         return self._media
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        """Return TRL's sampler, or one that keeps kinds of task apart where the rows name several."""
+        """Return a sampler that resumes where it was, and keeps kinds of task apart where rows name them."""
         rows = self.train_dataset if dataset is None else dataset
-        if GROUP not in rows.column_names:
-            return super()._get_train_sampler(dataset)
+        groups = rows[GROUP] if GROUP in rows.column_names else [""] * len(rows)
         return GroupSampler(
-            rows[GROUP],
+            groups,
             mini_repeat_count=self.num_generations,
             batch_size=self.args.generation_batch_size // self.num_generations,
             repeat_count=self.num_iterations * self.args.steps_per_generation,
             seed=self.args.seed,
+            passes=lambda: int(self.state.epoch or 0),
         )
 
     def _read_prompts(self) -> None:
@@ -161,7 +181,7 @@ class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc
         A rollout_func finds there what to send: one request per row, None for a skipped sample.
         """
         names = [row[SAMPLE_ID] for row in self._rows]
-        requests = {name: self._samples.request(name) for name in dict.fromkeys(names)}
+        requests = {name: self.samples.request(name) for name in dict.fromkeys(names)}
         readable = {name: r for name, r in requests.items() if r is not None}
         media = [PromptMedia.of(r) for r in readable.values()]
         if self._freeze_towers:

@@ -13,6 +13,8 @@ The choice is made once, from a seed: the same options give the same samples in 
 
 from __future__ import annotations
 
+import inspect
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -100,8 +102,11 @@ def choose_visits(
             count = min(wanted, len(sample.video))
             if len(sample.video) <= min_frames:
                 count = len(sample.video)
-            name = f"{sample.dataset}/{video_id}/{sample.expression_id}#{visit}"
-            chosen[name] = Visit(sample, linspace_indices(len(sample.video), count))
+            frames = linspace_indices(len(sample.video), count)
+            # The frames are part of the name: a worker that drew others must not know the sample.
+            mark = f"{zlib.crc32(frames.tobytes()):08x}"
+            name = f"{sample.dataset}/{video_id}/{sample.expression_id}#{visit}-{mark}"
+            chosen[name] = Visit(sample, frames)
     if not chosen:
         raise DatasetError("no sample is left: the split is empty or has no usable expression")
     return chosen
@@ -309,9 +314,18 @@ def load_videos(visits: dict[str, Visit], tracker_size: int) -> Callable[[str], 
 def open_videos(
     sources: Sequence[dict[str, str]], *, seed: int, **options: Any
 ) -> dict[str, Visit]:
-    """Draw the visits of several data sets, each from its own generator."""
+    """Draw the visits of several data sets, each from its own generator.
+
+    Raises:
+        DatasetError: a source or an option has a key that nothing reads, or a source lacks one.
+    """
+    known = set(inspect.signature(choose_visits).parameters) - {"samples", "seed"}
+    if unknown := sorted(set(options) - known):
+        raise DatasetError(f"nothing reads the options {unknown}; known: {sorted(known)}")
     visits: dict[str, Visit] = {}
     for number, source in enumerate(sources):
+        if set(source) != {"dataset", "root", "split"}:
+            raise DatasetError(f"expected a source of dataset, root and split, got {dict(source)}")
         records = open_dataset(source["dataset"], source["root"], source["split"])
         visits |= choose_visits(records, seed=seed + number, **options)
     return visits

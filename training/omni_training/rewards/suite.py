@@ -14,22 +14,35 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from omni_sdk.errors import OmniError
+
 from omni_training.rewards.presets import RewardPreset, Rewards, combine, score_text
 from omni_training.rewards.reference import length_bonus
 from omni_training.rewards.text_scores import TextScores
 from omni_training.samples import SampleGuard
-from omni_training.workers.jobs import RewardBackend, RewardJob
+from omni_training.workers.jobs import DusScores, RewardBackend, RewardJob
 
 RewardFunction = Callable[..., Coroutine[Any, Any, list[float | None]]]
 COLUMNS = ("format", "r_k", "r_a", "r_g")
 _ZERO_STD = 1e-6
+_MIN_JOBS = 64
+"""Jobs after which the share of failed ones is judged."""
+
+
+class RewardsFailedError(OmniError, RuntimeError):
+    """More than the stated share of the reward jobs failed: a run would train on what is left."""
 
 
 class RewardSuite:
     """Scores batches of completions and reports every part of every reward."""
 
     def __init__(
-        self, preset: RewardPreset, samples: SampleGuard, backend: RewardBackend | None
+        self,
+        preset: RewardPreset,
+        samples: SampleGuard,
+        backend: RewardBackend | None,
+        *,
+        max_failed_share: float = 1.0,
     ) -> None:
         """Bind a preset to data and workers.
 
@@ -37,6 +50,7 @@ class RewardSuite:
             preset: how to pay.
             samples: truth and clock of each sample.
             backend: runs the detail system; None where the preset pays neither boxes nor masks.
+            max_failed_share: go on while at most this share of the jobs so far has failed, [0, 1].
 
         Raises:
             ValueError: the preset needs a backend and there is none.
@@ -48,6 +62,8 @@ class RewardSuite:
         self.preset = preset
         self._samples = samples
         self._backend = backend
+        self._max_failed_share = max_failed_share
+        self._jobs = self._failed_jobs = 0
         self._batch: tuple[object, asyncio.Task[list[Rewards | None]]] | None = None
 
     @property
@@ -68,6 +84,9 @@ class RewardSuite:
             texts: completions without special tokens.
             sample_ids: the sample of each.
             num_tokens: tokens of each.
+
+        Raises:
+            RewardsFailedError: more than the stated share of the jobs so far has failed.
         """
         scored = [self._text(text, s) for text, s in zip(texts, sample_ids, strict=True)]
         jobs = {
@@ -84,6 +103,7 @@ class RewardSuite:
         replies = dict.fromkeys(jobs, None)
         if self._backend is not None and jobs:
             replies = dict(zip(jobs, await self._backend.score(list(jobs.values())), strict=True))
+            self._judge(list(replies.values()))
         rewards: list[Rewards | None] = []
         for i, scores in enumerate(scored):
             if scores is None or (i in jobs and replies[i] is None):
@@ -125,6 +145,15 @@ class RewardSuite:
             "rollouts/failed_jobs": float(unscored - skipped),
         }
         return figures
+
+    def _judge(self, replies: Sequence[DusScores | None]) -> None:
+        self._jobs += len(replies)
+        self._failed_jobs += sum(reply is None for reply in replies)
+        if self._jobs >= _MIN_JOBS and self._failed_jobs > self._max_failed_share * self._jobs:
+            raise RewardsFailedError(
+                f"{self._failed_jobs} of {self._jobs} reward jobs failed, more than the allowed share "
+                f"{self._max_failed_share:g} (workers.max_failed_share); the warnings above tell why"
+            )
 
     def _text(self, text: str, sample_id: str) -> TextScores | None:
         if sample_id in self._samples.failed:

@@ -16,6 +16,7 @@ import asyncio
 import json
 import logging
 import zlib
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ from omni_sdk.errors import BackendUnavailableError
 from omni_training.workers.jobs import BackendStats, DusScores, RewardJob
 
 logger = logging.getLogger(__name__)
+_REMEMBERED_CLIPS = 256
+"""Clips whose worker is remembered: more than the workers hold, so that no encoding is made twice."""
 
 
 class _Worker:
@@ -33,6 +36,9 @@ class _Worker:
         from omni_training.workers.scorer import build_scorer
 
         self._scorer = build_scorer(factory, json.loads(options))
+
+    def ready(self) -> bool:
+        return True
 
     def score(self, job: str) -> list[float | int | None]:
         scores = self._scorer.score(RewardJob.from_dict(json.loads(job)))
@@ -61,11 +67,12 @@ class RayBackend:
             num_workers: actors, at least 1.
             num_cpus: of each actor.
             num_gpus: of each actor, e.g. 0.25.
-            timeout_seconds: a job that takes longer counts as failed, and its actor is replaced.
+            timeout_seconds: a job that takes longer counts as failed, and its actor is replaced; the actors
+                may take as long to start.
             address: of a running cluster; None: a private one on this host, without dashboard.
 
         Raises:
-            BackendUnavailableError: ray is not installed.
+            BackendUnavailableError: ray is not installed, or the actors do not start.
             ValueError: an option is out of range.
         """
         if num_workers < 1 or timeout_seconds <= 0:
@@ -87,15 +94,29 @@ class RayBackend:
         )(_Worker)
         self._arguments = (factory, json.dumps(options))
         self._timeout = timeout_seconds
+        self._homes: OrderedDict[str, int] = OrderedDict()
         self._workers = [self._start() for _ in range(num_workers)]
+        try:
+            ray.get([worker.ready.remote() for worker in self._workers], timeout=timeout_seconds)
+        except (ray.exceptions.RayError, TimeoutError) as e:
+            self.close()
+            raise BackendUnavailableError(
+                f"{num_workers} reward workers of {factory!r} do not start: {_last_line(e)}"
+            ) from e
 
     async def score(self, jobs: Sequence[RewardJob]) -> list[DusScores | None]:
         """Return the scores of each job, in order; None where one failed twice."""
-        return list(await asyncio.gather(*(self._one(job) for job in jobs)))
+        found: list[DusScores | None] = [None] * len(jobs)
+        queues: dict[int, list[int]] = {}
+        for index, slot in enumerate(self._route([job.clip_id for job in jobs])):
+            queues.setdefault(slot, []).append(index)
 
-    def worker_of(self, clip_id: str) -> int:
-        """Return the worker that holds a clip: the same one in every process and run."""
-        return zlib.crc32(clip_id.encode()) % len(self._workers)
+        async def serve(slot: int) -> None:
+            for index in queues[slot]:
+                found[index] = await self._one(jobs[index], slot)
+
+        await asyncio.gather(*(serve(slot) for slot in queues))
+        return found
 
     def close(self) -> None:
         """Stop the actors, and the private cluster; a second call does nothing."""
@@ -105,12 +126,31 @@ class RayBackend:
         if self._owned and self._ray.is_initialized():
             self._ray.shutdown()
 
+    def _route(self, clip_ids: Sequence[str]) -> list[int]:
+        """Return the worker of each job: its clip's while that is remembered, else the least busy one."""
+        load = [0] * len(self._workers)
+        counts = Counter(clip_ids)
+        for clip in counts:
+            if clip in self._homes:
+                self._homes.move_to_end(clip)
+                load[self._homes[clip]] += counts[clip]
+        for clip in counts:
+            if clip not in self._homes:
+                # Clips that come one at a time must not all go to the first of idle workers.
+                first = zlib.crc32(clip.encode())
+                order = sorted(range(len(load)), key=lambda slot: (slot - first) % len(load))
+                self._homes[clip] = min(order, key=lambda slot: load[slot])
+                load[self._homes[clip]] += counts[clip]
+        slots = [self._homes[clip] for clip in clip_ids]
+        while len(self._homes) > _REMEMBERED_CLIPS:
+            self._homes.popitem(last=False)
+        return slots
+
     def _start(self) -> Any:
         return self._actor.remote(*self._arguments)
 
-    async def _one(self, job: RewardJob) -> DusScores | None:
+    async def _one(self, job: RewardJob, slot: int) -> DusScores | None:
         self.stats.jobs += 1
-        slot = self.worker_of(job.clip_id)
         text = json.dumps(job.to_dict())
         for attempt in range(2):
             worker = self._workers[slot]
@@ -119,8 +159,7 @@ class RayBackend:
                 box, mask, mismatch, num_boxes, seconds = reply
                 return DusScores(box, mask, mismatch, int(num_boxes), seconds)
             except (self._ray.exceptions.RayError, asyncio.TimeoutError) as e:
-                first = (str(e).strip() or type(e).__name__).splitlines()[-1]
-                logger.warning("reward job for %r failed: %s", job.sample_id, first)
+                logger.warning("reward job for %r failed: %s", job.sample_id, _last_line(e))
                 self.stats.retried += attempt == 0
                 if not isinstance(e, self._ray.exceptions.RayTaskError):
                     self._replace(slot, worker)
@@ -133,3 +172,7 @@ class RayBackend:
             self._ray.kill(dead)
             self._workers[slot] = self._start()
             self.stats.replaced_workers += 1
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
