@@ -52,4 +52,18 @@ std::vector<FlowTrack> trackPoints(const LumaView& before, const LumaView& after
                                    const std::vector<FlowPoint>& guesses, int levels,
                                    int iterations);
 
+// How far a track is to be believed.
+struct Belief {
+  double all;         // in [0, 1]: whether tracking back returns, and the pixels fit
+  double xx, xy, yy;  // by direction: symmetric, eigenvalues in [0, 1); 0 along an edge
+};
+
+// 1 / (1 + (backward / kBackwardScale)^2) / (1 + (residual / (kGreyNoise + contrast / 2))^4), and the structure
+// tensor over its larger eigenvalue and kTextureNoise.
+constexpr double kBackwardScale = 0.7;  // pixels
+constexpr double kGreyNoise = 3.0;
+constexpr double kTextureNoise = 4.0;  // (grey values per pixel)^2
+constexpr double kLost = 0.05;         // a point is given up where its belief falls below
+Belief believe(const FlowTrack& track);
+
 }  // namespace omni
