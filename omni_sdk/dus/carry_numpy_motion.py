@@ -156,8 +156,12 @@ def _smooth(
 
 
 def flow_smooth(matches: Doubles, affine: Doubles, weights: Doubles, radius: float) -> Doubles:
-    """What the affine leaves at each match, smoothed, (N, 2)."""
-    return _smooth(matches, affine, weights, radius, matches[:, :2], 0)
+    """(N, 4): where the motion puts each match, x, y; how far that is from its affine part, x, y."""
+    residuals = _smooth(matches, affine, weights, radius, matches[:, :2], 0)
+    x, y = matches[:, 0], matches[:, 1]
+    (a, b, tx), (c, d, ty) = affine
+    at = np.stack([a * x + b * y + tx, c * x + d * y + ty], 1)
+    return np.concatenate([at + residuals, residuals], 1)
 
 
 def flow_warp(
