@@ -148,22 +148,21 @@ Motion motionOf(const Doubles& affine, const Doubles& weights) {
   return {affineOf(affine), {weights.data(), weights.data() + weights.shape(0)}};
 }
 
-// (N, 4): where the motion puts each match, x, y, and how far that is from its affine part, x, y.
-Doubles flowSmooth(const Doubles& matches, const Doubles& affine, const Doubles& weights,
-                   double radius) {
+// Where the motion puts the matches, (N, 2), and the part of a frame of `size` that `box` may have come to.
+py::tuple flowSmooth(const Doubles& matches, const Doubles& affine, const Doubles& weights,
+                     double radius, const BoxTuple& box, std::pair<int64_t, int64_t> size) {
   const std::vector<Match> pairs = matchesOf(matches);
   const Motion motion = motionOf(affine, weights);
   std::vector<FlowPoint> places;
   for (const Match& m : pairs) places.push_back(m.anchor);
   const std::vector<FlowPoint> residuals =
       unlocked([&] { return smoothResiduals(pairs, motion, radius, places, true); });
-  Doubles out({static_cast<py::ssize_t>(pairs.size()), py::ssize_t{4}});
-  double* data = out.mutable_data();
-  for (size_t i = 0; i < pairs.size(); ++i) {
-    const FlowPoint at = motion.affine(places[i]), &r = residuals[i];
-    for (const double v : {at.x + r.x, at.y + r.y, r.x, r.y}) *data++ = v;
+  for (size_t i = 0; i < places.size(); ++i) {
+    const FlowPoint at = motion.affine(places[i]);
+    places[i] = {at.x + residuals[i].x, at.y + residuals[i].y};
   }
-  return out;
+  const FlowBox to = reachedBox(boxOf(box), motion.affine, residuals, size.first, size.second);
+  return py::make_tuple(arrayOf(places), BoxTuple{to.x0, to.y0, to.x1, to.y1});
 }
 
 py::array_t<bool> flowWarp(const ByteImage& mask, const ByteImage& anchor, const ByteImage& current,
@@ -199,7 +198,7 @@ void register_propagation(py::module_& m) {
         py::arg("guesses"), py::arg("beliefs"), py::arg("levels"), py::arg("iterations"));
   m.def("flow_fit", &flowFit, py::arg("matches"), py::arg("prior"), py::arg("radius"));
   m.def("flow_smooth", &flowSmooth, py::arg("matches"), py::arg("affine"), py::arg("weights"),
-        py::arg("radius"));
+        py::arg("radius"), py::arg("box"), py::arg("size"));
   m.def("flow_warp", &flowWarp, py::arg("mask").noconvert(), py::arg("anchor").noconvert(),
         py::arg("current").noconvert(), py::arg("matches"),
         py::arg("affine"), py::arg("weights"), py::arg("radius"), py::arg("box"),

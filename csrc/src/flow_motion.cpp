@@ -289,6 +289,32 @@ std::vector<FlowPoint> smoothResiduals(const std::vector<Match>& matches, const 
   return out;
 }
 
+FlowBox reachedBox(const FlowBox& box, const Affine& affine,
+                   const std::vector<FlowPoint>& residuals, int64_t height, int64_t width) {
+  double farX = 0.0, farY = 0.0;
+  for (const FlowPoint& r : residuals) {
+    farX = std::max(farX, std::fabs(r.x));
+    farY = std::max(farY, std::fabs(r.y));
+  }
+  const auto x0 = static_cast<double>(box.x0), x1 = static_cast<double>(box.x1);
+  const auto y0 = static_cast<double>(box.y0), y1 = static_cast<double>(box.y1);
+  const FlowPoint corners[4] = {affine({x0, y0}), affine({x1, y0}), affine({x0, y1}),
+                                affine({x1, y1})};
+  FlowPoint low = corners[0], high = corners[0];
+  for (const FlowPoint& p : corners) {
+    low = {std::min(low.x, p.x), std::min(low.y, p.y)};
+    high = {std::max(high.x, p.x), std::max(high.y, p.y)};
+  }
+  // Whole pixels within the frame; what is no number becomes 0.
+  const auto within = [](double v, int64_t size) {
+    return v > 0.0 ? static_cast<int64_t>(std::min(v, static_cast<double>(size))) : 0;
+  };
+  return {within(std::floor(low.x - (farX + 2.0)), width),
+          within(std::floor(low.y - (farY + 2.0)), height),
+          within(std::ceil(high.x + (farX + 2.0)), width),
+          within(std::ceil(high.y + (farY + 2.0)), height)};
+}
+
 BackwardMap backwardMap(const std::vector<Match>& matches, const Motion& motion, double radius,
                         const FlowBox& box, int64_t cell) {
   if (cell < 1 || cell > 64) throw std::invalid_argument("the cell must be in [1, 64]");

@@ -14,7 +14,7 @@ using patches::kUnit;
 using patches::Patch;
 
 constexpr double kValueUnit = 16.0;
-constexpr double kStop = 1.0 / 64;  // a shorter step ends the iteration, in pixels
+constexpr double kStop = 1.0 / 32;  // a shorter step ends the iteration, in pixels
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // A window's upper left sample, in whole pixels and 1/128.
@@ -76,7 +76,9 @@ bool refine(const Patch& patch, const PaddedImage& image, double x, double y, in
     const double stepY = (xx * m.y - xy * m.x) / det;
     dx += stepX;
     dy += stepY;
-    if (stepX * stepX + stepY * stepY < kStop * kStop) break;
+    // As far as the window can tell: along an edge it would go on for ever.
+    const double square = xx * stepX * stepX + 2.0 * xy * stepX * stepY + yy * stepY * stepY;
+    if (square < kStop * kStop * (xx + yy)) break;
   }
   return true;
 }

@@ -129,11 +129,13 @@ class MaskCarrier:
             return Carried(self._mask.view(np.bool_).copy(), 0.0)
         matches = self._follow(luma, alive)
         affine, weights = self._kernels.flow_fit(matches, self._affine, self._reach)
-        moved = self._kernels.flow_smooth(matches, affine, weights, self._reach)
-        box = self._reached(affine, moved[:, 2:])
+        smooth, box = self._kernels.flow_smooth(
+            matches, affine, weights, self._reach, self._anchor_box, luma.shape
+        )
+        x0, y0, x1, y1 = box
         mask = np.zeros(luma.shape, np.uint8)
-        if box is not None:
-            x0, y0, x1, y1 = box
+        found: _Box | None = None
+        if x0 < x1 and y0 < y1:
             warped = self._kernels.flow_warp(
                 self._anchor,
                 self._anchor_frame,
@@ -146,12 +148,11 @@ class MaskCarrier:
                 self._cell,
             ).view(np.uint8)
             mask[y0:y1, x0:x1] = warped
-            box = self._box_of(warped, x0, y0)
-        smooth = moved[:, :2]
+            found = self._box_of(warped, x0, y0)
         self._velocity = smooth - self._smooth
         self._smooth, self._now = smooth, matches[:, 2:4]
-        self._affine, self._frame, self._mask, self._box = affine, luma, mask, box
-        return Carried(mask.view(np.bool_), 0.0 if box is None else self._confidence(weights))
+        self._affine, self._frame, self._mask, self._box = affine, luma, mask, found
+        return Carried(mask.view(np.bool_), 0.0 if found is None else self._confidence(weights))
 
     def _confidence(self, weights: Doubles) -> float:
         assert self._contrast is not None
@@ -193,29 +194,10 @@ class MaskCarrier:
         self._belief = matches[:, 7]
         return matches
 
-    def _reached(self, affine: Doubles, residuals: Doubles) -> _Box | None:
-        """Return the part of the frame that the anchor's box may have come to."""
-        assert self._anchor_box is not None
-        x0, y0, x1, y1 = self._anchor_box
-        (a, b, tx), (c, d, ty) = affine.tolist()
-        corners = [(x, y) for y in (y0, y1) for x in (x0, x1)]
-        xs = [a * x + b * y + tx for x, y in corners]
-        ys = [c * x + d * y + ty for x, y in corners]
-        far_x, far_y = (np.abs(residuals).max(0) + 2).tolist()
-        height, width = self._frame.shape
-        left, right = _between(min(xs) - far_x, max(xs) + far_x, width)
-        top, bottom = _between(min(ys) - far_y, max(ys) + far_y, height)
-        return (left, top, right, bottom) if left < right and top < bottom else None
-
     def _box_of(self, mask: NDArray[np.uint8], x0: int = 0, y0: int = 0) -> _Box | None:
         """Return the box of a part of a frame's mask whose first pixel is (x0, y0) of the frame."""
         left, top, right, bottom = self._kernels.flow_box(mask)
         return (x0 + left, y0 + top, x0 + right, y0 + bottom) if right else None
-
-
-def _between(low: float, high: float, size: int) -> tuple[int, int]:
-    """Return whole pixels around [low, high], within 0 .. size."""
-    return math.floor(min(max(low, 0), size)), math.ceil(min(max(high, 0), size))
 
 
 def gray(frame: TrackerFrame, size: tuple[int, int]) -> Luma:

@@ -23,7 +23,7 @@ PAD = 24
 WINDOW = 16
 _UNIT = 128
 _NOISE = 256.0  # kNoise^2 in 1/16 grey values
-_STOP = (1 / 64) ** 2
+_STOP = (1 / 32) ** 2
 _CANDIDATES = 6
 _REACH = 4
 _BACKWARD_SCALE = 0.7  # pixels
@@ -210,7 +210,8 @@ def _refine(
         step_y = (xx[r] * by - xy[r] * bx) / det[r]
         moved[r, 0] += step_x
         moved[r, 1] += step_y
-        running[r[step_x * step_x + step_y * step_y < _STOP]] = False
+        square = xx[r] * step_x * step_x + 2.0 * xy[r] * step_x * step_y + yy[r] * step_y * step_y
+        running[r[square < _STOP * (xx[r] + yy[r])]] = False
     return ok
 
 

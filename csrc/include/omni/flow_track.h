@@ -39,7 +39,7 @@ struct FlowTrack {
 // translation only, on windows of kWindow x kWindow pixels. Pixels outside the object's mask (grown by one
 // pixel at each level) have weight 0, so the background does not pull; the normal equations are damped by
 // a gradient noise of kNoise, so that along an edge, where motion is not seen, the estimate stays at its
-// start. Sampling and sums are in integers (positions in 1/128 pixel, values in 1/16, gradients in 1/16 per
+// start. A step ends the iteration where it is short, weighted by the damped tensor. Sampling and sums are in integers (positions in 1/128 pixel, values in 1/16, gradients in 1/16 per
 // pixel), so that any order of summation gives the same bits; the 2 x 2 systems are in double.
 constexpr int kWindow = 16;
 constexpr double kNoise = 1.0;  // grey values per pixel
