@@ -1,5 +1,6 @@
 #include <pybind11/numpy.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -84,21 +85,50 @@ Doubles flowSelect(const ByteImage& luma, const ByteImage& mask, const BoxTuple&
   return arrayOf(unlocked([&] { return selectPoints(image, object, where, count); }));
 }
 
-Doubles flowTrack(const ByteImage& before, const ByteImage& after, const ByteImage& mask,
-                  const BoxTuple& box, const Doubles& points, const Doubles& guesses, int levels,
-                  int iterations) {
+BoxTuple flowBox(const ByteImage& mask) {
+  const LumaView object = viewOf(mask);
+  const FlowBox box = unlocked([&] { return maskBox(object); });
+  return {box.x0, box.y0, box.x1, box.y1};
+}
+
+// Matches as of matchesOf, and the contrast of the points that were followed: those of some belief.
+py::tuple flowMatch(const ByteImage& before, const ByteImage& after, const ByteImage& mask,
+                    const BoxTuple& box, const Doubles& anchors, const Doubles& points,
+                    const Doubles& guesses, const Doubles& beliefs, int levels, int iterations) {
   const LumaView from = viewOf(before), to = viewOf(after), object = viewOf(mask);
   const FlowBox where = boxOf(box);
-  const auto starts = pointsOf(points, "points"), moves = pointsOf(guesses, "guesses");
+  const auto starts = pointsOf(anchors, "anchors"), now = pointsOf(points, "points"),
+             moves = pointsOf(guesses, "guesses");
+  const size_t n = starts.size();
+  if (now.size() != n || moves.size() != n || beliefs.ndim() != 1 ||
+      static_cast<size_t>(beliefs.shape(0)) != n)
+    throw py::value_error("each anchor needs one point, one guess and one belief");
+  std::vector<size_t> alive;
+  std::vector<FlowPoint> followed, expected;
+  for (size_t i = 0; i < n; ++i)
+    if (beliefs.data()[i] > 0.0) {
+      alive.push_back(i);
+      followed.push_back(now[i]);
+      expected.push_back(moves[i]);
+    }
   const std::vector<FlowTrack> tracks = unlocked([&] {
-    return trackPoints(from, to, object, where, starts, moves, levels, iterations);
+    return trackPoints(from, to, object, where, followed, expected, levels, iterations);
   });
-  Doubles out({static_cast<py::ssize_t>(tracks.size()), py::ssize_t{8}});
-  double* data = out.mutable_data();
-  for (const FlowTrack& t : tracks)
-    for (const double v : {t.x, t.y, t.backward, t.residual, t.contrast, t.xx, t.xy, t.yy})
-      *data++ = v;
-  return out;
+  Doubles matches({static_cast<py::ssize_t>(n), py::ssize_t{8}});
+  Doubles contrast(static_cast<py::ssize_t>(tracks.size()));
+  for (size_t i = 0; i < n; ++i) {
+    const double row[8] = {starts[i].x, starts[i].y, now[i].x, now[i].y, 0, 0, 0, 0};
+    std::copy_n(row, 8, matches.mutable_data() + 8 * i);
+  }
+  for (size_t k = 0; k < tracks.size(); ++k) {
+    const FlowTrack& t = tracks[k];
+    const Belief belief = believe(t);
+    const double all = std::min(beliefs.data()[alive[k]], belief.all);
+    const double row[6] = {t.x, t.y, belief.xx, belief.xy, belief.yy, all < kLost ? 0.0 : all};
+    std::copy_n(row, 6, matches.mutable_data() + 8 * alive[k] + 2);
+    contrast.mutable_data()[k] = t.contrast;
+  }
+  return py::make_tuple(matches, contrast);
 }
 
 py::tuple flowFit(const Doubles& matches, const Doubles& prior, double radius) {
@@ -118,15 +148,21 @@ Motion motionOf(const Doubles& affine, const Doubles& weights) {
   return {affineOf(affine), {weights.data(), weights.data() + weights.shape(0)}};
 }
 
-Doubles flowSmooth(const Doubles& matches, const Doubles& affine, const Doubles& weights,
-                   double radius) {
+// Where the motion puts the matches, (N, 2), and the part of a frame of `size` that `box` may have come to.
+py::tuple flowSmooth(const Doubles& matches, const Doubles& affine, const Doubles& weights,
+                     double radius, const BoxTuple& box, std::pair<int64_t, int64_t> size) {
   const std::vector<Match> pairs = matchesOf(matches);
   const Motion motion = motionOf(affine, weights);
-  return arrayOf(unlocked([&] {
-    std::vector<FlowPoint> places;
-    for (const Match& m : pairs) places.push_back(m.anchor);
-    return smoothResiduals(pairs, motion, radius, places, true);
-  }));
+  std::vector<FlowPoint> places;
+  for (const Match& m : pairs) places.push_back(m.anchor);
+  const std::vector<FlowPoint> residuals =
+      unlocked([&] { return smoothResiduals(pairs, motion, radius, places, true); });
+  for (size_t i = 0; i < places.size(); ++i) {
+    const FlowPoint at = motion.affine(places[i]);
+    places[i] = {at.x + residuals[i].x, at.y + residuals[i].y};
+  }
+  const FlowBox to = reachedBox(boxOf(box), motion.affine, residuals, size.first, size.second);
+  return py::make_tuple(arrayOf(places), BoxTuple{to.x0, to.y0, to.x1, to.y1});
 }
 
 py::array_t<bool> flowWarp(const ByteImage& mask, const ByteImage& anchor, const ByteImage& current,
@@ -156,12 +192,13 @@ py::array_t<bool> flowWarp(const ByteImage& mask, const ByteImage& anchor, const
 void register_propagation(py::module_& m) {
   m.def("flow_select", &flowSelect, py::arg("luma").noconvert(), py::arg("mask").noconvert(),
         py::arg("box"), py::arg("count"));
-  m.def("flow_track", &flowTrack, py::arg("before").noconvert(), py::arg("after").noconvert(),
-        py::arg("mask").noconvert(), py::arg("box"), py::arg("points"), py::arg("guesses"),
-        py::arg("levels"), py::arg("iterations"));
+  m.def("flow_box", &flowBox, py::arg("mask").noconvert());
+  m.def("flow_match", &flowMatch, py::arg("before").noconvert(), py::arg("after").noconvert(),
+        py::arg("mask").noconvert(), py::arg("box"), py::arg("anchors"), py::arg("points"),
+        py::arg("guesses"), py::arg("beliefs"), py::arg("levels"), py::arg("iterations"));
   m.def("flow_fit", &flowFit, py::arg("matches"), py::arg("prior"), py::arg("radius"));
   m.def("flow_smooth", &flowSmooth, py::arg("matches"), py::arg("affine"), py::arg("weights"),
-        py::arg("radius"));
+        py::arg("radius"), py::arg("box"), py::arg("size"));
   m.def("flow_warp", &flowWarp, py::arg("mask").noconvert(), py::arg("anchor").noconvert(),
         py::arg("current").noconvert(), py::arg("matches"),
         py::arg("affine"), py::arg("weights"), py::arg("radius"), py::arg("box"),

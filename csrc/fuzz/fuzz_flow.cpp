@@ -85,6 +85,8 @@ void carry(const uint8_t* head, Stream& stream) {
   for (size_t i = 0; i < tracks.size(); ++i) {
     const omni::FlowTrack& t = tracks[i];
     if (std::isfinite(t.backward) && !(std::isfinite(t.x) && std::isfinite(t.y))) std::abort();
+    const double all = omni::believe(t).all;
+    if (std::isfinite(t.backward) && !(all >= 0.0 && all <= 1.0)) std::abort();
     matches.push_back({starts[i], {t.x, t.y}, t.xx, t.xy, t.yy, i % 5 ? 1.0 : stream.number()});
   }
   for (int i = 0; i < head[12] % 6; ++i)
@@ -94,8 +96,12 @@ void carry(const uint8_t* head, Stream& stream) {
   const double radius = head[13] == 0 ? stream.number() : head[13];
   const omni::Motion motion = omni::fitMotion(matches, {1, 0, 0, 0, 1, 0}, radius);
   if (motion.weights.size() != matches.size()) std::abort();
-  if (omni::smoothResiduals(matches, motion, radius, starts, true).size() != starts.size())
-    std::abort();
+  const auto residuals = omni::smoothResiduals(matches, motion, radius, starts, true);
+  if (residuals.size() != starts.size()) std::abort();
+  const omni::FlowBox reached = omni::reachedBox(box, motion.affine, residuals, height, width);
+  if (reached.x0 < 0 || reached.y0 < 0 || reached.x1 > width || reached.y1 > height) std::abort();
+  const omni::FlowBox around = omni::maskBox(mask.view());
+  if (around.x0 < 0 || around.y0 < 0 || around.x1 > width || around.y1 > height) std::abort();
   omni::checkFlowBox(box, height, width);
   const omni::BackwardMap map = omni::backwardMap(matches, motion, radius, box, head[5] % 66);
   std::vector<uint8_t> warped = omni::warpMask(mask.view(), map);

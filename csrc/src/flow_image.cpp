@@ -24,6 +24,16 @@ void repeatEdges(PaddedImage& image) {
   }
 }
 
+// Sets a level's padding to 0.
+void clearEdges(PaddedImage& image) {
+  for (int64_t y = 0; y < image.height; ++y) {
+    std::memset(image.row(y) - kFlowPad, 0, kFlowPad);
+    std::memset(image.row(y) + image.width, 0, kFlowPad);
+  }
+  std::memset(image.row(-kFlowPad) - kFlowPad, 0, kFlowPad * image.stride);
+  std::memset(image.row(image.height) - kFlowPad, 0, kFlowPad * image.stride);
+}
+
 OMNI_MULTIVERSION void smoothDown(const uint8_t* const rows[5], int64_t n, uint16_t* out) {
   for (int64_t x = 0; x < n; ++x)
     out[x] = static_cast<uint16_t>(rows[0][x] + 4 * rows[1][x] + 6 * rows[2][x] + 4 * rows[3][x] +
@@ -52,19 +62,43 @@ PaddedImage halve(const PaddedImage& fine) {
   return coarse;
 }
 
-// out[x] = any of the 3 x 3 around (step * x, step * y) of `fine`, whose padding is 0.
+OMNI_MULTIVERSION void zeroOrOne(const uint8_t* mask, int64_t n, uint8_t* out) {
+  for (int64_t x = 0; x < n; ++x) out[x] = mask[x] != 0;
+}
+
+// Adds a row's bits to each column's; returns whether it has any.
+OMNI_MULTIVERSION bool addRow(const uint8_t* row, int64_t n, uint8_t* columns) {
+  uint8_t any = 0;
+  for (int64_t x = 0; x < n; ++x) {
+    columns[x] |= row[x];
+    any |= row[x];
+  }
+  return any != 0;
+}
+
+OMNI_MULTIVERSION void growDown(const uint8_t* a, const uint8_t* b, const uint8_t* c, int64_t n,
+                                uint8_t* any) {
+  for (int64_t x = 0; x < n; ++x) any[x] = a[x] | b[x] | c[x];
+}
+
+OMNI_MULTIVERSION void growAcross(const uint8_t* any, int64_t n, uint8_t* out) {
+  for (int64_t x = 0; x < n; ++x) out[x] = any[x] | any[x + 1] | any[x + 2];
+}
+
+OMNI_MULTIVERSION void growAcrossHalf(const uint8_t* any, int64_t n, uint8_t* out) {
+  for (int64_t x = 0; x < n; ++x) out[x] = any[2 * x] | any[2 * x + 1] | any[2 * x + 2];
+}
+
+// out[x] = any of the 3 x 3 around (step * x, step * y) of `fine`, whose padding is 0; `step` is 1 or 2.
 PaddedImage growMask(const PaddedImage& fine, int64_t step) {
   PaddedImage out((fine.height + step - 1) / step, (fine.width + step - 1) / step);
-  std::vector<uint8_t> any(fine.width + 2);
+  std::vector<uint8_t> any(fine.width + 3);
   for (int64_t y = 0; y < out.height; ++y) {
-    const uint8_t* a = fine.row(step * y - 1) - 1;
-    const uint8_t* b = fine.row(step * y) - 1;
-    const uint8_t* c = fine.row(step * y + 1) - 1;
-    for (int64_t x = 0; x < fine.width + 2; ++x) any[x] = a[x] | b[x] | c[x];
-    uint8_t* row = out.row(y);
-    for (int64_t x = 0; x < out.width; ++x)
-      row[x] = any[step * x] | any[step * x + 1] | any[step * x + 2];
+    growDown(fine.row(step * y - 1) - 1, fine.row(step * y) - 1, fine.row(step * y + 1) - 1,
+             fine.width + 2, any.data());
+    (step == 1 ? growAcross : growAcrossHalf)(any.data(), out.width, out.row(y));
   }
+  clearEdges(out);
   return out;
 }
 
@@ -83,8 +117,23 @@ void checkFlowBox(const FlowBox& box, int64_t height, int64_t width) {
     throw std::invalid_argument("the box must lie within the image and not be empty");
 }
 
+FlowBox maskBox(const LumaView& mask) {
+  std::vector<uint8_t> columns(mask.width);
+  int64_t top = mask.height, bottom = 0;
+  for (int64_t y = 0; y < mask.height; ++y)
+    if (addRow(mask.row(y), mask.width, columns.data())) {
+      top = std::min(top, y);
+      bottom = y + 1;
+    }
+  if (bottom == 0) return {0, 0, 0, 0};
+  const auto some = [](uint8_t v) { return v != 0; };
+  const auto first = std::find_if(columns.begin(), columns.end(), some);
+  const auto last = std::find_if(columns.rbegin(), columns.rend(), some);
+  return {first - columns.begin(), top, columns.rend() - last, bottom};
+}
+
 PaddedImage::PaddedImage(int64_t h, int64_t w)
-    : height(h), width(w), stride(w + 2 * kFlowPad), pixels(stride * (h + 2 * kFlowPad)) {}
+    : height(h), width(w), stride(w + 2 * kFlowPad), pixels(new uint8_t[stride * (h + 2 * kFlowPad)]) {}
 
 FlowPyramid lumaPyramid(const LumaView& image, const FlowBox& box, int levels) {
   FlowPyramid pyramid;
@@ -99,11 +148,9 @@ FlowPyramid lumaPyramid(const LumaView& image, const FlowBox& box, int levels) {
 
 FlowPyramid maskPyramid(const LumaView& mask, const FlowBox& box, int levels) {
   PaddedImage exact(box.y1 - box.y0, box.x1 - box.x0);
-  for (int64_t y = box.y0; y < box.y1; ++y) {
-    const uint8_t* source = mask.row(y) + box.x0;
-    uint8_t* target = exact.row(y - box.y0);
-    for (int64_t x = 0; x < exact.width; ++x) target[x] = source[x] != 0;
-  }
+  for (int64_t y = box.y0; y < box.y1; ++y)
+    zeroOrOne(mask.row(y) + box.x0, exact.width, exact.row(y - box.y0));
+  clearEdges(exact);
   FlowPyramid pyramid;
   pyramid.reserve(levels);
   pyramid.push_back(growMask(exact, 1));

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "omni/multiversion.h"
+
 namespace omni {
 namespace {
 
@@ -13,22 +15,23 @@ constexpr double kSupport = 0.35;    // share of neighbours in agreement that is
 constexpr double kRigid = 0.6;       // residuals of this many pixels are halved: noise of a rigid object
 constexpr double kFewShift = 0.02, kFewLinear = 0.1;  // pull to no residual, of the sum of weights
 
-using System = std::array<std::array<double, 7>, 6>;  // 6 equations and their right side
+// 6 equations and their right side; T is a double or several systems' doubles beside each other.
+template <class T>
+using System = std::array<std::array<T, 7>, 6>;
 
 // Gaussian elimination without pivoting: the system is symmetric and positive definite.
-std::array<double, 6> solve(System& s) {
+template <class T>
+inline __attribute__((always_inline)) void solve(System<T>& s, std::array<T, 6>& x) {
   for (int k = 0; k < 6; ++k)
     for (int i = k + 1; i < 6; ++i) {
-      const double factor = s[i][k] / s[k][k];
+      const T factor = s[i][k] / s[k][k];
       for (int j = k; j < 7; ++j) s[i][j] = s[i][j] - factor * s[k][j];
     }
-  std::array<double, 6> x{};
   for (int i = 5; i >= 0; --i) {
-    double sum = s[i][6];
+    T sum = s[i][6];
     for (int j = i + 1; j < 6; ++j) sum = sum - s[i][j] * x[j];
     x[i] = sum / s[i][i];
   }
-  return x;
 }
 
 double square(const Match& m, const FlowPoint& r) {
@@ -80,7 +83,7 @@ class Fit {
 
   // One weighted least-squares step at a scale (squared).
   void step(double scale) {
-    System s{};
+    System<double> s{};
     double total = 0.0;
     for (const Match& m : matches_) {
       if (!(m.weight > 0.0)) continue;
@@ -108,7 +111,8 @@ class Fit {
       s[i][i] += pull;
       s[i][6] += pull * (prior_[i] - now_[i]);
     }
-    const std::array<double, 6> delta = solve(s);
+    std::array<double, 6> delta;
+    solve(s, delta);
     for (int i = 0; i < 6; ++i) now_[i] += delta[i];
   }
 
@@ -140,50 +144,6 @@ double distanceSquared(const FlowPoint& p, const FlowPoint& q) {
   return dx * dx + dy * dy;
 }
 
-// The residual at one place, as the constant part of an affine fit to those around it.
-class LocalFit {
- public:
-  void add(const Match& m, const FlowPoint& residual, double x, double y, double w) {
-    const double vv[6] = {w, w * x, w * y, w * (x * x), w * (x * y), w * (y * y)};
-    for (int k = 0; k < 6; ++k) {
-      xx_[k] += m.xx * vv[k];
-      xy_[k] += m.xy * vv[k];
-      yy_[k] += m.yy * vv[k];
-    }
-    const double rx = m.xx * residual.x + m.xy * residual.y;
-    const double ry = m.xy * residual.x + m.yy * residual.y;
-    for (int k = 0; k < 3; ++k) {
-      rx_[k] += rx * vv[k];
-      ry_[k] += ry * vv[k];
-    }
-    total_ += w;
-  }
-
-  FlowPoint value() const {
-    if (!(total_ > 0.0)) return {0.0, 0.0};
-    static constexpr int kIndex[3][3] = {{0, 1, 2}, {1, 3, 4}, {2, 4, 5}};
-    System s{};
-    for (int i = 0; i < 3; ++i) {
-      for (int j = 0; j < 3; ++j) {
-        s[i][j] = xx_[kIndex[i][j]];
-        s[i][3 + j] = s[3 + i][j] = xy_[kIndex[i][j]];
-        s[3 + i][3 + j] = yy_[kIndex[i][j]];
-      }
-      s[i][6] = rx_[i];
-      s[3 + i][6] = ry_[i];
-    }
-    for (int i = 0; i < 6; ++i)
-      s[i][i] += total_ * (i % 3 == 0 ? kFewShift : kFewLinear) + 1e-6;
-    const std::array<double, 6> p = solve(s);
-    const double size = p[0] * p[0] + p[3] * p[3];
-    const double kept = size / (size + kRigid * kRigid);
-    return {kept * p[0], kept * p[3]};
-  }
-
- private:
-  double xx_[6] = {}, xy_[6] = {}, yy_[6] = {}, rx_[3] = {}, ry_[3] = {}, total_ = 0.0;
-};
-
 std::vector<FlowPoint> leftOvers(const std::vector<Match>& matches, const Affine& affine) {
   std::vector<FlowPoint> left;
   left.reserve(matches.size());
@@ -192,6 +152,75 @@ std::vector<FlowPoint> leftOvers(const std::vector<Match>& matches, const Affine
     left.push_back({m.current.x - at.x, m.current.y - at.y});
   }
   return left;
+}
+
+// What one match says to the places around it.
+struct Voice {
+  double x, y;                // where it is
+  double xx, xy, yy, rx, ry;  // its belief by direction, and that times what the affine leaves
+  double weight;
+};
+
+// Four places beside each other; each lane sums in the matches' order, as one place would alone.
+constexpr int kLanes = 4;
+using Lanes = double __attribute__((vector_size(kLanes * sizeof(double))));
+
+// Residuals at places, as the constant part of an affine fit to those around them.
+OMNI_MULTIVERSION void localFits(const std::vector<Voice>& voices, double radius,
+                                 const FlowPoint* places, FlowPoint* out) {
+  Lanes x, y;
+  for (int k = 0; k < kLanes; ++k) {
+    x[k] = places[k].x;
+    y[k] = places[k].y;
+  }
+  double left = x[0], right = x[0], top = y[0], bottom = y[0];
+  for (int k = 1; k < kLanes; ++k) {
+    left = std::min(left, x[k]);
+    right = std::max(right, x[k]);
+    top = std::min(top, y[k]);
+    bottom = std::max(bottom, y[k]);
+  }
+  const double reach = radius * radius;
+  const double far = radius + 1.0;  // certainly out of reach, whatever the rounding
+  const Lanes none{};
+  Lanes xx[6] = {}, xy[6] = {}, yy[6] = {}, rx[3] = {}, ry[3] = {}, total{};
+  for (const Voice& m : voices) {
+    if (m.x < left - far || m.x > right + far || m.y < top - far || m.y > bottom + far) continue;
+    const Lanes dx = x - m.x, dy = y - m.y, distance = dx * dx + dy * dy;
+    const Lanes share = distance / reach;
+    const Lanes k = (1.0 - share) / (1.0 + 9.0 * share);
+    const Lanes w = (distance < reach ? k * k : none) * m.weight;
+    const Lanes u = (m.x - x) / radius, v = (m.y - y) / radius;
+    const Lanes moments[6] = {w, w * u, w * v, w * (u * u), w * (u * v), w * (v * v)};
+    for (int i = 0; i < 6; ++i) {
+      xx[i] += m.xx * moments[i];
+      xy[i] += m.xy * moments[i];
+      yy[i] += m.yy * moments[i];
+    }
+    for (int i = 0; i < 3; ++i) {
+      rx[i] += m.rx * moments[i];
+      ry[i] += m.ry * moments[i];
+    }
+    total += w;
+  }
+  static constexpr int kIndex[3][3] = {{0, 1, 2}, {1, 3, 4}, {2, 4, 5}};
+  System<Lanes> s;
+  for (int i = 0; i < 3; ++i) {
+    for (int j = 0; j < 3; ++j) {
+      s[i][j] = xx[kIndex[i][j]];
+      s[i][3 + j] = s[3 + i][j] = xy[kIndex[i][j]];
+      s[3 + i][3 + j] = yy[kIndex[i][j]];
+    }
+    s[i][6] = rx[i];
+    s[3 + i][6] = ry[i];
+  }
+  for (int i = 0; i < 6; ++i) s[i][i] += total * (i % 3 == 0 ? kFewShift : kFewLinear) + 1e-6;
+  std::array<Lanes, 6> p;
+  solve(s, p);
+  const Lanes size = p[0] * p[0] + p[3] * p[3];
+  const Lanes kept = size / (size + kRigid * kRigid);
+  const Lanes foundX = total > none ? kept * p[0] : none, foundY = total > none ? kept * p[3] : none;
+  for (int k = 0; k < kLanes; ++k) out[k] = {foundX[k], foundY[k]};
 }
 
 }  // namespace
@@ -240,22 +269,50 @@ std::vector<FlowPoint> smoothResiduals(const std::vector<Match>& matches, const 
   if (motion.weights.size() != matches.size())
     throw std::invalid_argument("each match needs one weight");
   const std::vector<FlowPoint> left = leftOvers(matches, motion.affine);
-  const double reach = radius * radius;
-  std::vector<FlowPoint> out;
-  out.reserve(places.size());
-  for (const FlowPoint& place : places) {
-    LocalFit fit;
-    for (size_t i = 0; i < matches.size(); ++i) {
-      if (!(motion.weights[i] > 0.0)) continue;
-      const FlowPoint& at = byAnchor ? matches[i].anchor : matches[i].current;
-      const double distance = distanceSquared(place, at);
-      if (distance >= reach) continue;
-      fit.add(matches[i], left[i], (at.x - place.x) / radius, (at.y - place.y) / radius,
-              kernel(distance, reach) * motion.weights[i]);
-    }
-    out.push_back(fit.value());
+  std::vector<Voice> voices;
+  voices.reserve(matches.size());
+  for (size_t i = 0; i < matches.size(); ++i) {
+    if (!(motion.weights[i] > 0.0)) continue;
+    const Match& m = matches[i];
+    const FlowPoint &at = byAnchor ? m.anchor : m.current, &r = left[i];
+    voices.push_back({at.x, at.y, m.xx, m.xy, m.yy, m.xx * r.x + m.xy * r.y,
+                      m.xy * r.x + m.yy * r.y, motion.weights[i]});
+  }
+  const size_t n = places.size();
+  std::vector<FlowPoint> out(n);
+  for (size_t i = 0; i < n; i += kLanes) {
+    FlowPoint here[kLanes], found[kLanes];
+    for (size_t k = 0; k < kLanes; ++k) here[k] = places[std::min(i + k, n - 1)];
+    localFits(voices, radius, here, found);
+    for (size_t k = 0; k < kLanes && i + k < n; ++k) out[i + k] = found[k];
   }
   return out;
+}
+
+FlowBox reachedBox(const FlowBox& box, const Affine& affine,
+                   const std::vector<FlowPoint>& residuals, int64_t height, int64_t width) {
+  double farX = 0.0, farY = 0.0;
+  for (const FlowPoint& r : residuals) {
+    farX = std::max(farX, std::fabs(r.x));
+    farY = std::max(farY, std::fabs(r.y));
+  }
+  const auto x0 = static_cast<double>(box.x0), x1 = static_cast<double>(box.x1);
+  const auto y0 = static_cast<double>(box.y0), y1 = static_cast<double>(box.y1);
+  const FlowPoint corners[4] = {affine({x0, y0}), affine({x1, y0}), affine({x0, y1}),
+                                affine({x1, y1})};
+  FlowPoint low = corners[0], high = corners[0];
+  for (const FlowPoint& p : corners) {
+    low = {std::min(low.x, p.x), std::min(low.y, p.y)};
+    high = {std::max(high.x, p.x), std::max(high.y, p.y)};
+  }
+  // Whole pixels within the frame; what is no number becomes 0.
+  const auto within = [](double v, int64_t size) {
+    return v > 0.0 ? static_cast<int64_t>(std::min(v, static_cast<double>(size))) : 0;
+  };
+  return {within(std::floor(low.x - (farX + 2.0)), width),
+          within(std::floor(low.y - (farY + 2.0)), height),
+          within(std::ceil(high.x + (farX + 2.0)), width),
+          within(std::ceil(high.y + (farY + 2.0)), height)};
 }
 
 BackwardMap backwardMap(const std::vector<Match>& matches, const Motion& motion, double radius,

@@ -61,6 +61,14 @@ void testShiftIsFound() {
   CHECK(motion.weights[1] > 0.5 && motion.weights[0] < 0.5 * motion.weights[1]);
 }
 
+void testBoxOfAMask() {
+  const FlowBox box{20, 30, 61, 33};
+  const FlowBox found = maskBox(rectangle(80, 100, box).view());
+  CHECK(found.x0 == 20 && found.y0 == 30 && found.x1 == 61 && found.y1 == 33);
+  const FlowBox none = maskBox(Picture(5, 7).view());
+  CHECK(none.x0 == 0 && none.y0 == 0 && none.x1 == 0 && none.y1 == 0);
+}
+
 void testIdentityKeepsTheMask() {
   std::mt19937 rng(0);
   Picture mask(37, 53);
@@ -95,6 +103,7 @@ void testChecks() {
 
 int main() {
   testShiftIsFound();
+  testBoxOfAMask();
   testIdentityKeepsTheMask();
   testChecks();
   return omni::test::failures();

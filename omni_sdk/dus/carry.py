@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from omni_sdk import native
 from omni_sdk.dus import carry_numpy
-from omni_sdk.dus.boxes import mask_box, whole_pixels
 from omni_sdk.errors import MediaError
 from omni_sdk.stages import TrackerFrame
 
@@ -38,14 +37,8 @@ _MAX_LEVELS = 6
 _MARGIN = 32  # pixels around an object in which it is looked for, at least
 _NEIGHBOURS = 3.0  # reach of a point's influence, in distances between points
 _MIN_REACH = 8.0
-_BACKWARD_SCALE = 0.7  # pixels
-_GREY_NOISE = 3.0
 _GRAIN = 10.0  # windows of less contrast, in grey values, count little: grain is no texture
 _LATER_LEVELS = 3  # once the motion is known
-_LOST = 0.05  # a point is given up where its belief falls below
-_TEXTURE_NOISE = (
-    4.0  # (grey values per pixel)^2, against the larger eigenvalue of a structure tensor
-)
 _ENOUGH = 12  # fewer points lower the confidence
 
 Luma = NDArray[np.uint8]
@@ -102,9 +95,9 @@ class MaskCarrier:
         self._kernels = _kernels()
         self._anchor = np.ascontiguousarray(mask, np.bool_).view(np.uint8)
         self._mask = self._anchor
-        self._anchor_box = self._box = _box_of(self._anchor)
+        self._anchor_box = self._box = self._box_of(self._anchor)
         self._affine = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-        area = int(np.count_nonzero(self._anchor))
+        area = int(np.count_nonzero(self._anchor.view(np.bool_)))  # much faster than of bytes
         self._start = np.zeros((0, 2))
         if self._box is not None:
             self._start = self._kernels.flow_select(self._frame, self._anchor, self._box, points)
@@ -136,11 +129,13 @@ class MaskCarrier:
             return Carried(self._mask.view(np.bool_).copy(), 0.0)
         matches = self._follow(luma, alive)
         affine, weights = self._kernels.flow_fit(matches, self._affine, self._reach)
-        residuals = self._kernels.flow_smooth(matches, affine, weights, self._reach)
-        box = self._reached(affine, residuals)
+        smooth, box = self._kernels.flow_smooth(
+            matches, affine, weights, self._reach, self._anchor_box, luma.shape
+        )
+        x0, y0, x1, y1 = box
         mask = np.zeros(luma.shape, np.uint8)
-        if box is not None:
-            x0, y0, x1, y1 = box
+        found: _Box | None = None
+        if x0 < x1 and y0 < y1:
             warped = self._kernels.flow_warp(
                 self._anchor,
                 self._anchor_frame,
@@ -151,14 +146,13 @@ class MaskCarrier:
                 self._reach,
                 box,
                 self._cell,
-            )
+            ).view(np.uint8)
             mask[y0:y1, x0:x1] = warped
-            box = _box_of(warped, x0, y0)
-        smooth = self._start @ affine[:, :2].T + affine[:, 2] + residuals
+            found = self._box_of(warped, x0, y0)
         self._velocity = smooth - self._smooth
-        self._smooth, self._now = smooth, matches[:, 2:4].copy()
-        self._affine, self._frame, self._mask, self._box = affine, luma, mask, box
-        return Carried(mask.view(np.bool_), 0.0 if box is None else self._confidence(weights))
+        self._smooth, self._now = smooth, matches[:, 2:4]
+        self._affine, self._frame, self._mask, self._box = affine, luma, mask, found
+        return Carried(mask.view(np.bool_), 0.0 if found is None else self._confidence(weights))
 
     def _confidence(self, weights: Doubles) -> float:
         assert self._contrast is not None
@@ -180,74 +174,30 @@ class MaskCarrier:
             min(y1 + margin, height),
         )
         levels = 1 + int(math.log2(max(max(luma.shape) / _COARSEST, 1)))
-        tracks = self._kernels.flow_track(
+        matches: Doubles
+        matches, contrast = self._kernels.flow_match(
             self._frame,
             luma,
             self._mask,
             crop,
-            np.ascontiguousarray(self._now[alive]),
-            np.ascontiguousarray(guesses),
+            self._start,
+            self._now,
+            self._velocity,
+            self._belief,
             min(levels, _MAX_LEVELS if self._contrast is None else _LATER_LEVELS),
             _ITERATIONS,
         )
-        matches = np.zeros((len(self._start), 8))
-        matches[:, :2] = self._start
-        matches[:, 2:4] = self._now
-        matches[alive, 2:4] = tracks[:, :2]
         if self._contrast is None:
-            squares = tracks[:, 4] ** 2
+            squares = contrast * contrast
             self._contrast = squares / (squares + _GRAIN**2) + 1e-6
-        belief, direction = believe(tracks)
-        matches[alive, 4:7] = direction
-        kept = np.zeros_like(
-            self._belief
-        )  # arrays are replaced, never changed: a copy may go its own way
-        kept[alive] = np.minimum(self._belief[alive], belief)
-        kept[kept < _LOST] = 0
-        self._belief = matches[:, 7] = kept
+        # Arrays are replaced, never changed: a copy may go its own way.
+        self._belief = matches[:, 7]
         return matches
 
-    def _reached(self, affine: Doubles, residuals: Doubles) -> _Box | None:
-        """Return the part of the frame that the anchor's box may have come to."""
-        assert self._anchor_box is not None
-        x0, y0, x1, y1 = self._anchor_box
-        corners = np.array([(x0, y0), (x1, y0), (x0, y1), (x1, y1)], np.float64)
-        where = corners @ affine[:, :2].T + affine[:, 2]
-        reach = np.abs(residuals).max(0) + 2
-        height, width = self._frame.shape
-        low = np.clip(np.floor(where.min(0) - reach), 0, (width, height))
-        high = np.clip(np.ceil(where.max(0) + reach), 0, (width, height))
-        if (high <= low).any():
-            return None
-        return int(low[0]), int(low[1]), int(high[0]), int(high[1])
-
-
-def believe(tracks: Doubles) -> tuple[Doubles, Doubles]:
-    """Turn tracks into beliefs.
-
-    Args:
-        tracks: (N, 8) as `flow_track` returns them.
-
-    Returns:
-        (N,) belief in [0, 1], and (N, 3) belief by direction: xx, xy, yy of a symmetric matrix with
-        eigenvalues in [0, 1).
-    """
-    backward, residual, contrast = tracks[:, 2], tracks[:, 3], tracks[:, 4]
-    returned = 1 / (1 + (backward / _BACKWARD_SCALE) ** 2)
-    fit = residual / (_GREY_NOISE + 0.5 * contrast)
-    belief: Doubles = returned / (1 + fit**4)
-    xx, xy, yy = tracks[:, 5], tracks[:, 6], tracks[:, 7]
-    largest = (xx + yy) / 2 + np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-    return belief, tracks[:, 5:8] / (largest + _TEXTURE_NOISE)[:, None]
-
-
-def _box_of(mask: NDArray[np.uint8], x0: int = 0, y0: int = 0) -> _Box | None:
-    """Return the box of a part of a frame's mask whose first pixel is (x0, y0) of the frame."""
-    box = mask_box(mask.view(np.bool_))
-    if box is None:
-        return None
-    left, top, right, bottom = whole_pixels(box)
-    return x0 + left, y0 + top, x0 + right, y0 + bottom
+    def _box_of(self, mask: NDArray[np.uint8], x0: int = 0, y0: int = 0) -> _Box | None:
+        """Return the box of a part of a frame's mask whose first pixel is (x0, y0) of the frame."""
+        left, top, right, bottom = self._kernels.flow_box(mask)
+        return (x0 + left, y0 + top, x0 + right, y0 + bottom) if right else None
 
 
 def gray(frame: TrackerFrame, size: tuple[int, int]) -> Luma:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from omni_sdk.dus.carry_numpy_motion import flow_fit, flow_smooth, flow_warp
 
-__all__ = ["flow_fit", "flow_select", "flow_smooth", "flow_track", "flow_warp"]
+__all__ = ["flow_box", "flow_fit", "flow_match", "flow_select", "flow_smooth", "flow_warp"]
 
 Bytes = NDArray[np.uint8]
 Doubles = NDArray[np.float64]
@@ -23,9 +23,13 @@ PAD = 24
 WINDOW = 16
 _UNIT = 128
 _NOISE = 256.0  # kNoise^2 in 1/16 grey values
-_STOP = (1 / 64) ** 2
+_STOP = (1 / 32) ** 2
 _CANDIDATES = 6
 _REACH = 4
+_BACKWARD_SCALE = 0.7  # pixels
+_GREY_NOISE = 3.0
+_TEXTURE_NOISE = 4.0  # (grey values per pixel)^2
+_LOST = 0.05  # a point is given up where its belief falls below
 
 
 def luma_pyramid(image: Bytes, box: Box, levels: int) -> list[Ints]:
@@ -61,6 +65,14 @@ def mask_pyramid(mask: Bytes, box: Box, levels: int) -> list[Ints]:
         pyramid.append(np.pad(level, PAD))
         step = 2
     return pyramid
+
+
+def flow_box(mask: Bytes) -> Box:
+    """x0, y0, x1, y1 around a mask's pixels; all 0 where there are none."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def flow_select(luma: Bytes, mask: Bytes, box: Box, count: int) -> Doubles:
@@ -198,7 +210,8 @@ def _refine(
         step_y = (xx[r] * by - xy[r] * bx) / det[r]
         moved[r, 0] += step_x
         moved[r, 1] += step_y
-        running[r[step_x * step_x + step_y * step_y < _STOP]] = False
+        square = xx[r] * step_x * step_x + 2.0 * xy[r] * step_x * step_y + yy[r] * step_y * step_y
+        running[r[square < _STOP * (xx[r] + yy[r])]] = False
     return ok
 
 
@@ -245,3 +258,41 @@ def flow_track(
         seen = np.where(largest > 0, np.sqrt(square / largest), np.inf)
     measured[:, 2] = np.where(returned, seen, np.inf)
     return np.where(ok[:, None], measured, out)
+
+
+def _believe(tracks: Doubles) -> tuple[Doubles, Doubles]:
+    """(N,) belief in tracks, and (N, 3) by direction; see flow_track.h."""
+    back, fit = tracks[:, 2] / _BACKWARD_SCALE, tracks[:, 3] / (_GREY_NOISE + 0.5 * tracks[:, 4])
+    square = fit * fit
+    belief: Doubles = 1.0 / (1.0 + back * back) / (1.0 + square * square)
+    xx, xy, yy = tracks[:, 5:].T
+    half = (xx - yy) / 2.0
+    largest = (xx + yy) / 2.0 + np.sqrt(half * half + xy * xy)
+    return belief, tracks[:, 5:] / (largest + _TEXTURE_NOISE)[:, None]
+
+
+def flow_match(
+    before: Bytes,
+    after: Bytes,
+    mask: Bytes,
+    box: Box,
+    anchors: Doubles,
+    points: Doubles,
+    guesses: Doubles,
+    beliefs: Doubles,
+    levels: int,
+    iterations: int,
+) -> tuple[Doubles, Doubles]:
+    """Follow the points of some belief: (N, 8) matches, and the contrast of those followed.
+
+    A match: anchor x, y, current x, y, belief by direction xx, xy, yy, belief; the least one so far.
+    """
+    alive = beliefs > 0
+    tracks = flow_track(before, after, mask, box, points[alive], guesses[alive], levels, iterations)
+    matches = np.zeros((len(anchors), 8))
+    matches[:, :2], matches[:, 2:4] = anchors, points
+    matches[alive, 2:4] = tracks[:, :2]
+    belief, matches[alive, 4:7] = _believe(tracks)
+    belief = np.minimum(beliefs[alive], belief)
+    matches[alive, 7] = np.where(belief < _LOST, 0.0, belief)
+    return matches, tracks[:, 4]

@@ -155,9 +155,29 @@ def _smooth(
     return np.where((total > 0)[:, None], kept[:, None] * found, 0.0)
 
 
-def flow_smooth(matches: Doubles, affine: Doubles, weights: Doubles, radius: float) -> Doubles:
-    """What the affine leaves at each match, smoothed, (N, 2)."""
-    return _smooth(matches, affine, weights, radius, matches[:, :2], 0)
+def flow_smooth(
+    matches: Doubles,
+    affine: Doubles,
+    weights: Doubles,
+    radius: float,
+    box: Box,
+    size: tuple[int, int],
+) -> tuple[Doubles, Box]:
+    """Where the motion puts the matches, (N, 2), and the part of a frame that `box` may have come to."""
+    residuals = _smooth(matches, affine, weights, radius, matches[:, :2], 0)
+    x0, y0, x1, y1 = box
+    corners = _moved(affine, np.array([(x0, y0), (x1, y0), (x0, y1), (x1, y1)], np.float64))
+    far = np.abs(residuals).max(0, initial=0.0) + 2.0
+    height, width = size
+    low = np.clip(np.floor(corners.min(0) - far), 0, (width, height)).astype(int).tolist()
+    high = np.clip(np.ceil(corners.max(0) + far), 0, (width, height)).astype(int).tolist()
+    return _moved(affine, matches[:, :2]) + residuals, (*low, *high)
+
+
+def _moved(affine: Doubles, points: Doubles) -> Doubles:
+    x, y = points.T
+    (a, b, tx), (c, d, ty) = affine
+    return np.stack([a * x + b * y + tx, c * x + d * y + ty], 1)
 
 
 def flow_warp(

@@ -245,10 +245,11 @@ def test_the_native_kernels_check_their_arguments(rigid) -> None:
     for bad in ((0, 0, 0, 10), (-1, 0, 10, 10), (0, 0, 10_000, 10)):
         with pytest.raises(ValueError, match="box"):
             core.flow_select(luma[0], mask, bad, 10)
+    two, one = np.zeros((2, 2)), np.zeros((1, 2))
     with pytest.raises(ValueError, match="one guess"):
-        core.flow_track(luma[0], luma[1], mask, box, np.zeros((2, 2)), np.zeros((1, 2)), 3, 5)
+        core.flow_match(luma[0], luma[1], mask, box, two, two, one, np.ones(2), 3, 5)
     with pytest.raises(ValueError, match="one weight"):
-        core.flow_smooth(matches, prior, weights[:2], 5.0)
+        core.flow_smooth(matches, prior, weights[:2], 5.0, box, (10, 10))
     with pytest.raises(ValueError, match="inverted"):
         core.flow_warp(mask, luma[0], luma[1], matches, prior * 0, weights, 5.0, box, 8)
     with pytest.raises(ValueError, match="cell"):

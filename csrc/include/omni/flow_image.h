@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace omni {
@@ -32,17 +33,21 @@ void checkFlowSize(int64_t height, int64_t width);
 // Throws std::invalid_argument unless the box is not empty and within the image.
 void checkFlowBox(const FlowBox& box, int64_t height, int64_t width);
 
+// The box around a mask's pixels; all 0 where there are none.
+FlowBox maskBox(const LumaView& mask);
+
 // One level: pixel (x, y) may be read for -kFlowPad <= x < width + kFlowPad, and so y.
 struct PaddedImage {
+  // Leaves the pixels unset.
   PaddedImage(int64_t height, int64_t width);
 
-  uint8_t* row(int64_t y) { return pixels.data() + (y + kFlowPad) * stride + kFlowPad; }
-  const uint8_t* row(int64_t y) const { return pixels.data() + (y + kFlowPad) * stride + kFlowPad; }
+  uint8_t* row(int64_t y) { return pixels.get() + (y + kFlowPad) * stride + kFlowPad; }
+  const uint8_t* row(int64_t y) const { return pixels.get() + (y + kFlowPad) * stride + kFlowPad; }
 
   int64_t height;
   int64_t width;
   int64_t stride;
-  std::vector<uint8_t> pixels;
+  std::unique_ptr<uint8_t[]> pixels;
 };
 
 using FlowPyramid = std::vector<PaddedImage>;

@@ -54,6 +54,11 @@ std::vector<FlowPoint> smoothResiduals(const std::vector<Match>& matches, const 
                                        double radius, const std::vector<FlowPoint>& places,
                                        bool byAnchor);
 
+// The part of a frame of height x width pixels that the anchor's box may have come to; empty (x0 >= x1 or
+// y0 >= y1) where that is none.
+FlowBox reachedBox(const FlowBox& box, const Affine& affine,
+                   const std::vector<FlowPoint>& residuals, int64_t height, int64_t width);
+
 // Backward map on a coarse grid: node (i, j) at (box.x0 + cell j, box.y0 + cell i) of the current frame
 // came from position [i * columns + j] of the anchor. Bilinear in between.
 struct BackwardMap {

@@ -39,7 +39,7 @@ struct FlowTrack {
 // translation only, on windows of kWindow x kWindow pixels. Pixels outside the object's mask (grown by one
 // pixel at each level) have weight 0, so the background does not pull; the normal equations are damped by
 // a gradient noise of kNoise, so that along an edge, where motion is not seen, the estimate stays at its
-// start. Sampling and sums are in integers (positions in 1/128 pixel, values in 1/16, gradients in 1/16 per
+// start. A step ends the iteration where it is short, weighted by the damped tensor. Sampling and sums are in integers (positions in 1/128 pixel, values in 1/16, gradients in 1/16 per
 // pixel), so that any order of summation gives the same bits; the 2 x 2 systems are in double.
 constexpr int kWindow = 16;
 constexpr double kNoise = 1.0;  // grey values per pixel
@@ -51,5 +51,19 @@ std::vector<FlowTrack> trackPoints(const LumaView& before, const LumaView& after
                                    const std::vector<FlowPoint>& points,
                                    const std::vector<FlowPoint>& guesses, int levels,
                                    int iterations);
+
+// How far a track is to be believed.
+struct Belief {
+  double all;         // in [0, 1]: whether tracking back returns, and the pixels fit
+  double xx, xy, yy;  // by direction: symmetric, eigenvalues in [0, 1); 0 along an edge
+};
+
+// 1 / (1 + (backward / kBackwardScale)^2) / (1 + (residual / (kGreyNoise + contrast / 2))^4), and the structure
+// tensor over its larger eigenvalue and kTextureNoise.
+constexpr double kBackwardScale = 0.7;  // pixels
+constexpr double kGreyNoise = 3.0;
+constexpr double kTextureNoise = 4.0;  // (grey values per pixel)^2
+constexpr double kLost = 0.05;         // a point is given up where its belief falls below
+Belief believe(const FlowTrack& track);
 
 }  // namespace omni
