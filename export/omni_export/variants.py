@@ -185,6 +185,7 @@ def _write(
         golden_tolerance=precision.machine_tolerance,
         weight_bytes=size,
         left_padding=precision.left_padding,
+        devices=precision.devices,
     )
 
 

@@ -317,6 +317,26 @@ def test_what_is_not_on_the_list():
     assert "opset 8" in objections(old)[0]
 
 
+def test_sizes_that_depend_on_values():
+    """Sizes may come from an input's shape; from its values they would need shape tensors on the host."""
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"]),
+        helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"]),
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m"])]
+
+    def found(*nodes):
+        graph = helper.make_graph([helper.make_node(*n) for n in nodes], "g", inputs, outputs)
+        return objections(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+
+    assert found(("Shape", ["ids"], ["s"]), ("Expand", ["x", "s"], ["y"])) == []
+    (why,) = found(("Abs", ["ids"], ["s"]), ("Expand", ["x", "s"], ["y"]))
+    assert "Expand '': its size depends on values of s" in why
+    (why,) = found(("NonZero", ["x"], ["y"]))
+    assert "depends on values of x" in why
+    assert found(("Gather", ["x", "ids"], ["y"])) == []  # ids choose values, not sizes
+
+
 def test_trtexec_line(nano, tmp_path):
     (request,) = plan_requests(nano, ["grs/decoder"], ShapeLimits(max_prompt=9), BuildFlags())
     line = trtexec_line(request, tmp_path / "a b.plan", tmp_path / "t.cache")
