@@ -75,7 +75,7 @@ def load_stages(
         bundle, variants = apply_plan(bundle, plan), plan.variants
     else:
         bundle = bundle.with_variants(*variants)
-    check_backend(bundle, loader.backend)
+    check_backend(bundle, loader.backend, loader.device)
     stages = _from_bundle(bundle, GatedLoader(loader, skip=skip_parity))
     return *stages[:3], replace(stages[3], variants=variants)
 
@@ -95,17 +95,25 @@ def _plan_within(bundle: Bundle, budget: int | str, loader: EngineLoader) -> Mem
     return plan
 
 
-def check_backend(bundle: Bundle, backend: str) -> None:
-    """Refuse graphs that an engine cannot run, before anything is loaded.
+def check_backend(bundle: Bundle, backend: str, device: str) -> None:
+    """Refuse graphs that an engine or a device cannot run, before anything is loaded.
 
     Raises:
         EngineError: names the graph and what can run it.
     """
+    kind = device.partition(":")[0]
     for name, graph in bundle.manifest.graphs.items():
+        label = f"{name} ({graph.file}, {graph.precision})"
         if backend not in graph.backends:
             raise EngineError(
-                f"{name} ({graph.file}, {graph.precision}) runs on {' and '.join(graph.backends)}, not "
-                f"on {backend}; choose another variant, or backend={graph.backends[0]!r}"
+                f"{label} runs on {' and '.join(graph.backends)}, not on {backend}; choose another "
+                f"variant, or backend={graph.backends[0]!r}"
+            )
+        # onnxruntime would run such nodes on the CPU, with copies to and fro for each of them.
+        if kind in ("cpu", "cuda") and kind not in graph.devices:
+            raise EngineError(
+                f"{label} has kernels for {' and '.join(graph.devices)}, not for {device}; choose another "
+                f"variant, or device={graph.devices[0]!r}"
             )
 
 

@@ -41,6 +41,7 @@ class GraphVariant:
         golden_tolerance: how far a machine may be from it.
         weight_bytes: memory that the weights take once loaded; 0: as much as the files.
         left_padding: a decoder is right for batches that are padded on the left.
+        devices: kinds of device that have kernels for it.
     """
 
     file: str
@@ -52,6 +53,7 @@ class GraphVariant:
     golden_tolerance: float = 1e-2
     weight_bytes: int = 0
     left_padding: bool = True
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class GraphSpec:
         weight_bytes: memory that the weights take once loaded; 0: as much as the files.
         left_padding: a decoder is right for batches that are padded on the left.
         form: how the graph was written, where the exporter had a choice.
+        devices: kinds of device that have kernels for it.
     """
 
     file: str
@@ -86,6 +89,7 @@ class GraphSpec:
     weight_bytes: int = 0
     left_padding: bool = True
     form: str = ""
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)

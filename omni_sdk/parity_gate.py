@@ -87,7 +87,7 @@ class GatedLoader:
                 self.device,
             )
             return engine
-        passed = self._directory / f"{self._key(bundle, graph)}.json"
+        passed = self._directory / f"{self._key(bundle, graph, engine)}.json"
         if passed.is_file():
             return engine
         reference = read_golden(bundle.path(spec.golden))
@@ -105,7 +105,7 @@ class GatedLoader:
         _remember(passed, {"graph": graph, "error": error, "tolerance": spec.golden_tolerance})
         return engine
 
-    def _key(self, bundle: Bundle, graph: str) -> str:
+    def _key(self, bundle: Bundle, graph: str, engine: Engine) -> str:
         spec = bundle.graph(graph)
         files = [
             bundle.manifest.files[f].sha256 for f in (spec.file, *spec.data, spec.golden or "")
@@ -114,6 +114,8 @@ class GatedLoader:
         parts = [graph, *files, self.backend, self.device, platform.machine(), platform.processor()]
         parts += [device.get("name", ""), device.get("driver_version", "")]
         parts += [str(spec.golden_tolerance), getattr(self._loader, "configuration", "")]
+        # An engine that was built here with other shapes or flags has other kernels: it is checked again.
+        parts.append(getattr(engine, "fingerprint", ""))
         for name in _LIBRARIES.get(self.backend, ()):
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 parts.append(f"{name} {importlib.metadata.version(name)}")

@@ -129,7 +129,7 @@ def plan_memory(bundle: Bundle, budget: int, *, backend: str, device: str) -> Me
         MemoryBudgetError: nothing fits; says what the smallest plan needs and what can be changed.
     """
     smallest: MemoryPlan | None = None
-    for variants, frames, pixels in _candidates(bundle, backend):
+    for variants, frames, pixels in _candidates(bundle, backend, device):
         plan = _plan(bundle.with_variants(*variants), variants, frames, pixels, budget, device)
         if plan.total <= budget:
             return plan
@@ -162,7 +162,7 @@ def apply_plan(bundle: Bundle, plan: MemoryPlan) -> Bundle:
 
 
 def _candidates(
-    bundle: Bundle, backend: str
+    bundle: Bundle, backend: str, device: str
 ) -> Iterator[tuple[tuple[str, ...], int | None, int | None]]:
     media: list[tuple[int | None, int | None]] = [(None, None)]
     if (grs := bundle.manifest.grs) is not None:
@@ -172,7 +172,7 @@ def _candidates(
         media = [(most, pixels) for pixels in sizes]
         if fewest < most:
             media.append((fewest, sizes[-1]))
-    for group in variant_choices(bundle, backend):
+    for group in variant_choices(bundle, backend, device):
         for frames, pixels in media:
             for variants in group:
                 yield variants, frames, pixels

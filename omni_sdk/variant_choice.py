@@ -19,7 +19,9 @@ _ASSUMED = (("int4", 2.0), ("int8", 0.3), ("float32", 0.0), ("", 0.05))
 """Where the manifest has no measurement, by precision: what export allows at most."""
 
 
-def variant_choices(bundle: Bundle, backend: str) -> tuple[list[Names], list[Names]]:
+def variant_choices(
+    bundle: Bundle, backend: str, device: str = "cpu"
+) -> tuple[list[Names], list[Names]]:
     """Return the choices of variants that an engine can run, those nearer to the exact graphs first.
 
     A choice is none, one, or one with another on top that fewer graphs have (float16 everywhere with an
@@ -28,10 +30,12 @@ def variant_choices(bundle: Bundle, backend: str) -> tuple[list[Names], list[Nam
     Args:
         bundle: without variants chosen.
         backend: "onnx" or "tensorrt".
+        device: "cpu", "cuda" or "cuda:N".
 
     Returns:
         Choices that hardly change answers, and those of last resort.
     """
+    kind = device.partition(":")[0]
     graphs = bundle.manifest.graphs
     covers = {
         name: frozenset(key for key, graph in graphs.items() if name in graph.variants)
@@ -42,7 +46,8 @@ def variant_choices(bundle: Bundle, backend: str) -> tuple[list[Names], list[Nam
     ranked: dict[Names, tuple[float, bool, int, Names]] = {}
     for choice in choices:
         chosen = bundle.with_variants(*choice)
-        if all(backend in graph.backends for graph in chosen.manifest.graphs.values()):
+        used = chosen.manifest.graphs.values()
+        if all(backend in graph.backends and kind in graph.devices for graph in used):
             files = tuple(graph.file for graph in chosen.manifest.graphs.values())
             loss = choice_loss(bundle, choice)
             ranked.setdefault(files, (loss, bool(choice), weight_bytes(chosen), choice))

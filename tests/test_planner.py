@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from omni_sdk.bundle import Bundle, embedded
 from omni_sdk.cli import main
-from omni_sdk.errors import MemoryBudgetError
+from omni_sdk.errors import EngineError, MemoryBudgetError
+from omni_sdk.loading import check_backend
 from omni_sdk.manifest import DecoderSpec, FileSpec, GraphVariant, ParityRow
 from omni_sdk.pipeline import Pipeline
 from omni_sdk.planner import (
@@ -152,6 +153,23 @@ def test_tensorrt_gets_no_variant_that_it_cannot_run() -> None:
     assert plan.variants == ()
     with pytest.raises(MemoryBudgetError):
         plan_memory(_bundle("7B"), 12 * GB, backend="tensorrt", device="cuda")
+
+
+def test_a_device_gets_no_variant_that_it_has_no_kernels_for() -> None:
+    bundle = _bundle("7B")
+    decoder = bundle.graph("grs/decoder")
+    made = {"int8": dataclasses.replace(decoder.variants["int8"], devices=("cpu",))}
+    graphs = {"grs/decoder": dataclasses.replace(decoder, variants=made)}
+    manifest = dataclasses.replace(bundle.manifest, graphs=bundle.manifest.graphs | graphs)
+    bundle = dataclasses.replace(bundle, manifest=manifest)
+    budget = 16 * GB  # int8 fits, float32 does not
+    assert plan_memory(bundle, budget, backend="onnx", device="cpu").variants == ("int8",)
+    with pytest.raises(MemoryBudgetError):
+        plan_memory(bundle, budget, backend="onnx", device="cuda:0")
+    chosen = bundle.with_variants("int8")
+    check_backend(chosen, "onnx", "cpu")
+    with pytest.raises(EngineError, match=r"grs/decoder .* kernels for cpu, not for cuda:1"):
+        check_backend(chosen, "onnx", "cuda:1")
 
 
 def test_what_does_not_fit() -> None:

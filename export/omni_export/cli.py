@@ -85,7 +85,11 @@ def _declare_tensorrt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--graph", action="append", default=[], help="only this one; repeatable")
     parser.add_argument("--variant", action="append", default=[], help="e.g. fp16; repeatable")
     parser.add_argument("--device", type=int, default=0, help="index of the GPU")
-    parser.add_argument("--cache", type=Path, help="directory of plans (default: the user's)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        help="directory of plans (default: OMNI_SDK_CACHE/plans, where runs look)",
+    )
     parser.add_argument("--cache-gb", type=float, default=50.0, help="cap on the plans together")
     parser.add_argument("--workspace-mb", type=int, default=2048)
     parser.add_argument("--optimization-level", type=int, default=3, help="0 to 5")
@@ -100,7 +104,7 @@ def _declare_tensorrt(parser: argparse.ArgumentParser) -> None:
 
 def _tensorrt(arguments: argparse.Namespace) -> int:
     from omni_sdk.bundle import Bundle
-    from omni_sdk.engines.plans import BuildFlags, PlanCache
+    from omni_sdk.engines.plans import BuildFlags, PlanCache, timing_cache_path
     from omni_sdk.engines.profiles import ShapeLimits
     from omni_sdk.parity_gate import cache_directory
 
@@ -122,21 +126,26 @@ def _tensorrt(arguments: argparse.Namespace) -> int:
             print(trtexec_line(request, plan, directory / "timing.cache"))
         return 0
     from omni_sdk.engines.cuda import Device
-    from omni_sdk.engines.tensorrt_api import load_library, major_version
+    from omni_sdk.engines.tensorrt_api import built_for_cuda, check_driver, load_library
 
     trt = load_library()
+    device = Device(arguments.device)
+    check_driver(trt, device.cuda_version, built_for_cuda())
+    capability = device.compute_capability
     paths = build_plans(
         bundle,
         requests,
         PlanCache(directory, int(arguments.cache_gb * (1 << 30))),
         trt=trt,
-        compute_capability=Device(arguments.device).compute_capability,
+        compute_capability=capability,
         progress=lambda line: print(line, file=sys.stderr),
     )
-    major = major_version(str(trt.__version__))
+    timing = timing_cache_path(
+        directory, tensorrt=str(trt.__version__), compute_capability=capability
+    )
     for request, path in zip(requests, paths, strict=True):
         print(f"{request.graph}: {path}")
-        print(trtexec_line(request, path, directory / "timing.cache", major=major))
+        print(trtexec_line(request, path, timing))
     return 0
 
 

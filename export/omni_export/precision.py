@@ -41,6 +41,7 @@ class Precision:
         allowed_tokens: share of greedy tokens that may differ, on random prompts where near-ties are
             common.
         left_padding: padded batches are right.
+        devices: kinds of device that have kernels for the result.
         calibrate: as `convert`, fitted to what the decoder saw on clips; None: nothing to fit.
     """
 
@@ -52,6 +53,7 @@ class Precision:
     graphs: tuple[str, ...] = ()
     allowed_tokens: float = 0.0
     left_padding: bool = True
+    devices: tuple[str, ...] = ("cpu", "cuda")
     calibrate: Callable[[onnx.ModelProto, Calibration], onnx.ModelProto] | None = None
 
     def has(self, graph: str) -> bool:
@@ -211,6 +213,8 @@ def _fused_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 DECODER = ("grs/decoder",)
 ORT = ("onnx",)
+# onnxruntime's docs/OperatorKernels.md: CUDA's GroupQueryAttention takes float16 and bfloat16 only.
+CPU_ONLY = ("cpu",)
 _BLOCKS = f"weights, blocks of {BLOCK}"
 
 PRECISIONS = {
@@ -229,7 +233,9 @@ PRECISIONS = {
         1.0,
         calibrate=_fit,
     ),
-    "fused": Precision(fuse_decoder, "float32, fused operators", ORT, 1e-3, 1e-2, DECODER),
+    "fused": Precision(
+        fuse_decoder, "float32, fused operators", ORT, 1e-3, 1e-2, DECODER, devices=CPU_ONLY
+    ),
     "fused-int8": Precision(
         lambda m: _quantise(fuse_decoder(m), 8),
         f"int8 {_BLOCKS}, fused operators",
@@ -238,6 +244,7 @@ PRECISIONS = {
         0.3,
         DECODER,
         0.15,
+        devices=CPU_ONLY,
     ),
     "fused-int4": Precision(
         lambda m: _quantise(fuse_decoder(m), 4),
@@ -247,6 +254,7 @@ PRECISIONS = {
         0.3,
         DECODER,
         1.0,
+        devices=CPU_ONLY,
         calibrate=lambda m, data: _fit(fuse_decoder(m), data),
     ),
     # For CUDA, whose kernel of grouped attention knows float16 only and no bias on the scores.

@@ -34,6 +34,7 @@ from omni_sdk.manifest import (
 from transformers import Sam2VideoModel
 
 from omni_export.constants import share_constants, store_exact_halves
+from omni_export.golden_files import add_golden
 from omni_export.sam2_parity import check_parity
 
 OPSET = 18
@@ -47,7 +48,7 @@ def export_tracker(
 
     Args:
         checkpoint: directory with config.json and safetensors in transformers' layout.
-        out_dir: the bundle; receives dus/*.onnx and dus/no_memory_embedding.npy.
+        out_dir: the bundle; receives dus/*.onnx, golden/dus/*.npz and dus/no_memory_embedding.npy.
         loader: opens the exported graphs for the comparison.
         exact_halves: store weights that float16 holds exactly as float16 (lossless, half the size).
 
@@ -63,7 +64,9 @@ def export_tracker(
     graphs = write_graphs(model, spec, out_dir, exact_halves=exact_halves)
     files = {f: file_spec(out_dir / f) for f in _files(spec, graphs)}
     manifest = Manifest(SCHEMA_VERSION, "parity", "0", "", "", {}, files, graphs, dus=spec)
-    rows = check_parity(model, Sam2Graphs.open(loader, Bundle(out_dir, manifest)))
+    bundle = Bundle(out_dir, manifest)
+    rows = check_parity(model, Sam2Graphs.open(loader, bundle))
+    graphs = {name: add_golden(bundle, name, loader.load(bundle, name))[0] for name in graphs}
     return spec, graphs, rows
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 from omni_sdk.bundle import Bundle
-from omni_sdk.engines.plans import BuildFlags, PlanCache, plan_key
+from omni_sdk.engines.plans import BuildFlags, PlanCache, plan_key, timing_cache_path
 from omni_sdk.engines.profiles import Profile, Range, ShapeLimits, graph_profiles
 from omni_sdk.errors import EngineError
 
@@ -59,21 +59,20 @@ def plan_requests(
     return requests
 
 
-def trtexec_line(request: PlanRequest, plan: Path, timing_cache: Path, *, major: int = 11) -> str:
-    """Return the trtexec command that builds the same plan.
+def trtexec_line(request: PlanRequest, plan: Path, timing_cache: Path) -> str:
+    """Return the trtexec command that builds the same plan, in TensorRT 10 and 11.
 
     Args:
         request: what to build.
         plan: file to write.
         timing_cache: file of measured kernels.
-        major: of TensorRT; before 11 strong typing must be asked for.
     """
-    words = ["trtexec", f"--onnx={request.onnx}", f"--saveEngine={plan}"]
-    if major < 11:
-        words.append("--stronglyTyped")
-    words += [
+    words = [
+        *("trtexec", f"--onnx={request.onnx}", f"--saveEngine={plan}"),
+        "--stronglyTyped",  # 10.x needs it, 11.x takes it and does so anyway
         f"--timingCacheFile={timing_cache}",
-        f"--memPoolSize=workspace:{request.flags.workspace_mb}MiB",
+        # trtexec reads the last letter as the unit (B, K, M, G): "MiB" would be bytes
+        f"--memPoolSize=workspace:{request.flags.workspace_mb}M",
         f"--builderOptimizationLevel={request.flags.optimization_level}",
         "--skipInference",
     ]
@@ -132,7 +131,11 @@ def build_plans(
         with cache.building(key):
             if cache.find(key) is None:
                 progress(f"building {request.graph} (minutes)")
-                timing = cache.directory / f"timing-{trt.__version__}-{compute_capability}.cache"
+                timing = timing_cache_path(
+                    cache.directory,
+                    tensorrt=key.tensorrt,
+                    compute_capability=compute_capability,
+                )
                 plan = build_plan(trt, request.onnx, request.profiles, request.flags, timing)
                 cache.store(key, plan)
             else:

@@ -27,6 +27,13 @@ _NAMES = """
     Transpose Trilu Unsqueeze Where Xor
 """
 SUPPORTED = frozenset(_NAMES.split())
+_DATA_SHAPES = {"NonZero", "NonMaxSuppression", "Unique", "Compress"}
+_SHAPE_INPUTS = {
+    "Reshape": (1,), "Expand": (1,), "Tile": (1,), "ConstantOfShape": (0,), "Range": (0, 1, 2),
+    "Slice": (1, 2, 4), "Pad": (1,), "Resize": (2, 3), "TopK": (1,), "Split": (1,), "OneHot": (1,),
+}  # fmt: skip
+"""Inputs whose values decide how large an output is."""
+_SIZES_ONLY = {"Shape", "Size"}
 _CONSTANT_AXES = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Squeeze", "Unsqueeze"}
 _RESIZE_MODES = {"nearest", "linear"}
 
@@ -46,7 +53,28 @@ def objections(model: onnx.ModelProto) -> list[str]:
             found.append(f"operator {label} is not supported")
         else:
             found += [f"{label} {node.name!r}: {why}" for why in _restrictions(node, constants)]
-    return sorted(set(found))
+    return sorted({*found, *_shapes_by_values(graph)})
+
+
+def _shapes_by_values(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the nodes whose output is as large as the values, not the shapes, of an input say.
+
+    TensorRT wants such an input on the host, with ranges of its values in the profile, and cannot tell sizes
+    before a run where an operator counts what it finds; the engine class gives it shapes and device buffers.
+    """
+    by_values = {value.name for value in graph.input}
+    by_values -= {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        read = [name for name in node.input if name in by_values]
+        if node.op_type in _DATA_SHAPES and read:
+            yield f"{node.op_type} {node.name!r}: its size depends on values of {read[0]}"
+        for index in _SHAPE_INPUTS.get(node.op_type, ()):
+            if index < len(node.input) and node.input[index] in by_values:
+                yield (
+                    f"{node.op_type} {node.name!r}: its size depends on values of {node.input[index]}"
+                )
+        if read and node.op_type not in _SIZES_ONLY:
+            by_values.update(node.output)
 
 
 def _restrictions(node: onnx.NodeProto, constants: set[str]) -> Iterator[str]:

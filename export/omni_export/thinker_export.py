@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from omni_sdk.bundle import Bundle, file_spec
-from omni_sdk.engines.base import EngineLoader
+from omni_sdk.engines.base import Engine, EngineLoader
 from omni_sdk.grs.embedding import EMBED
 from omni_sdk.hf.checkpoint import ThinkerCheckpoint
 from omni_sdk.manifest import Manifest, ParityRow
 
 from omni_export.embedding_table import split_embedding
+from omni_export.golden_files import add_golden
 from omni_export.onnx_export import export_graph
 from omni_export.parity import Check, graph_check, graph_row, open_graph, token_rows
 from omni_export.thinker_graphs import thinker_plans
@@ -59,9 +60,10 @@ def export_thinker(
     """
     model = checkpoint.model
 
-    def compare(graph: str, check: Check) -> ParityRow:
+    def compare(graph: str, check: Check) -> tuple[ParityRow, Engine]:
         progress(f"comparing {graph} with transformers")
-        return graph_row(graph, check(open_graph(Bundle(directory, draft), loader, graph)))
+        engine = open_graph(Bundle(directory, draft), loader, graph)
+        return graph_row(graph, check(engine)), engine
 
     draft, rows = _with_files(draft, directory, "tokenizer.json"), []
     with checkpoint.weights(_EMBEDDING):
@@ -72,7 +74,7 @@ def export_thinker(
     draft = replace(draft, grs=spec)
     if spec.embedding is not None:
         draft = _with_files(draft, directory, spec.embedding.file)
-        rows.append(compare(EMBED, check))
+        rows.append(compare(EMBED, check)[0])
     for plan in plans:
         progress(f"exporting {plan.name}")
         with checkpoint.weights(*_PARTS[plan.name]):
@@ -80,7 +82,14 @@ def export_thinker(
             check = graph_check(plan.name, model, spec)
         draft = _with_files(draft, directory, graph.file, *graph.data)
         draft = replace(draft, graphs=draft.graphs | {plan.name: graph})
-        rows.append(compare(plan.name, check))
+        row, engine = compare(plan.name, check)
+        rows.append(row)
+        # while the engine is open: to open a decoder of 3B again would take its memory and time again
+        graph, _ = add_golden(Bundle(directory, draft), plan.name, engine)
+        del engine
+        assert graph.golden is not None
+        draft = _with_files(draft, directory, graph.golden)
+        draft = replace(draft, graphs=draft.graphs | {plan.name: graph})
     if checkpoint.num_bytes <= WHOLE_BYTES:
         progress("comparing greedy tokens with transformers")
         with checkpoint.weights(""):

@@ -16,6 +16,7 @@ from omni_sdk.golden import golden_error, golden_inputs, golden_outputs, write_g
 from omni_sdk.manifest import GraphSpec, GraphVariant, Manifest, ParityRow
 
 from omni_export.calibration import QUESTION, Calibration, clip_row, record
+from omni_export.golden_files import add_golden
 from omni_export.placing import check_target, move_into_place
 from omni_export.precision import PRECISIONS, Precision, cache_dtype, expand_halves, weight_bytes
 from omni_export.row_check import check_parity
@@ -124,14 +125,11 @@ class _Work:
 def _add_to_graph(
     work: _Work, graph: str, names: Sequence[str], loader: OnnxLoader, progress: Progress
 ) -> None:
-    inputs = golden_inputs(work.bundle, graph)
-    reference = golden_outputs(loader.load(work.bundle, graph), inputs)
-    file = f"golden/{graph}.npz"
-    write_golden(work.directory / file, reference)
-    base = work.manifest.graphs[graph]
+    base, reference = add_golden(work.bundle, graph, loader.load(work.bundle, graph))
+    assert base.golden is not None
     model = onnx.load(str(work.directory / base.file))
     expand_halves(model)
-    work.put(graph, replace(base, golden=file, weight_bytes=weight_bytes(model)), [file])
+    work.put(graph, replace(base, weight_bytes=weight_bytes(model)), [base.golden])
     for name in names:
         precision = PRECISIONS[name]
         if not precision.has(graph):
@@ -187,6 +185,7 @@ def _write(
         golden_tolerance=precision.machine_tolerance,
         weight_bytes=size,
         left_padding=precision.left_padding,
+        devices=precision.devices,
     )
 
 

@@ -17,17 +17,17 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omni_sdk import schema
+from omni_sdk.engines.profiles import Profile, profiles_text
 from omni_sdk.errors import EngineError
 
 if TYPE_CHECKING:
     from omni_sdk.bundle import Bundle
-    from omni_sdk.engines.profiles import Profile
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def plan_key(
         tensorrt=tensorrt,
         compute_capability=compute_capability,
         system=f"{platform.system().lower()}-{platform.machine()}",
-        profiles=json.dumps([[p.name, schema.to_dict(p.shapes)] for p in profiles]),
+        profiles=profiles_text(profiles),
         flags=json.dumps(schema.to_dict(flags)),
     )
 
@@ -126,6 +126,11 @@ def differences(wanted: PlanKey, found: PlanKey) -> list[str]:
         else:
             lines.append(f"{name}: expected {a}, found {b}")
     return lines
+
+
+def timing_cache_path(directory: Path, *, tensorrt: str, compute_capability: str) -> Path:
+    """Return the file of measured kernels; times of another TensorRT or device must not be mixed in."""
+    return directory / f"timing-{tensorrt}-{compute_capability}.cache"
 
 
 def private_directory(directory: Path) -> None:
@@ -181,6 +186,26 @@ class PlanCache:
             os.utime(path)
         return plan
 
+    def latest(self, key: PlanKey, free: Collection[str]) -> PlanKey | None:
+        """Return the key of the plan built or used last among those that differ from a key in `free` alone.
+
+        Args:
+            key: what is wanted.
+            free: fields of the key that may have any value, of "profiles" and "flags": they decide what a
+                plan can take and how fast it is, not whether it runs here.
+        """
+        usable = []
+        for path in self.directory.glob("*.json"):
+            record = self._record(path)
+            if record is None:
+                continue
+            found = record.key
+            if replace(found, **{name: getattr(key, name) for name in free}) != key:
+                continue
+            with contextlib.suppress(OSError):  # without its plan a record is no use
+                usable.append((self._plan(found).stat().st_mtime_ns, found.digest, found))
+        return max(usable)[2] if usable else None
+
     def store(self, key: PlanKey, plan: bytes) -> Path:
         """Write a plan, then its record, each at once; make room by removing others.
 
@@ -195,8 +220,10 @@ class PlanCache:
         record = PlanRecord(RECORD_VERSION, key, len(plan), _sha256(plan))
         path = self._plan(key)
         try:
-            _write(path, plan)
-            _write(self._side_car(key), json.dumps(schema.to_dict(record), indent=1).encode())
+            write_at_once(path, plan)
+            write_at_once(
+                self._side_car(key), json.dumps(schema.to_dict(record), indent=1).encode()
+            )
         except OSError as e:
             raise EngineError(
                 f"{path}: cannot be written ({e}); free space or move the cache"
@@ -278,7 +305,8 @@ class PlanCache:
                 total -= size
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_at_once(path: Path, content: bytes) -> None:
+    """Write a file that is there as a whole or not at all, whoever else writes it or dies meanwhile."""
     prefix = f".{path.stem}."
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=prefix, delete=False) as file:
         try:

@@ -6,11 +6,13 @@ cache, and one token on a cache. Everything follows from the bundle's settings a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from omni_sdk.errors import BundleError
+from omni_sdk import schema
+from omni_sdk.errors import BundleError, EngineError
 from omni_sdk.grs.smart_resize import smart_resize
 from omni_sdk.grs.windows import vision_layout
 
@@ -76,6 +78,24 @@ class Profile:
             if any(not a <= s <= b for a, s, b in zip(low, shape, high, strict=True)):
                 return False
         return True
+
+
+def profiles_text(profiles: Sequence[Profile]) -> str:
+    """Return profiles as JSON, as a plan's key holds them."""
+    return json.dumps([[p.name, schema.to_dict(p.shapes)] for p in profiles])
+
+
+def read_profiles(text: str) -> tuple[Profile, ...]:
+    """Return the profiles of `profiles_text`.
+
+    Raises:
+        EngineError: it is something else.
+    """
+    try:
+        values = [{"name": name, "shapes": shapes} for name, shapes in json.loads(text)]
+        return tuple(schema.from_dict(Profile, value) for value in values)
+    except (ValueError, TypeError) as e:
+        raise EngineError(f"the plan's record holds no profiles ({e}); build the plan again") from e
 
 
 def graph_profiles(bundle: Bundle, graph: str, limits: ShapeLimits) -> tuple[Profile, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import shlex
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from omni_sdk.engines import tensorrt_api
 from omni_sdk.engines.cuda import BufferPool, Device, DeviceBuffer
 from omni_sdk.engines.inputs import check_inputs
-from omni_sdk.engines.plans import BuildFlags, PlanCache, PlanKey, plan_key
-from omni_sdk.engines.profiles import Profile, ShapeLimits, graph_profiles
+from omni_sdk.engines.plans import BuildFlags, PlanCache, PlanKey, plan_key, timing_cache_path
+from omni_sdk.engines.profiles import Profile, ShapeLimits, graph_profiles, read_profiles
 from omni_sdk.errors import BundleError, EngineError
 from omni_sdk.manifest import GraphSpec
 from omni_sdk.parity_gate import cache_directory
@@ -43,8 +44,9 @@ class TensorRTLoader:
 
     Args:
         device: "auto", "cuda" or "cuda:N".
-        limits: the shapes that the plans were built for.
-        flags: that they were built with.
+        limits: the shapes that the plans were built for; None: any, of several plans that run here the
+            one built or used last.
+        flags: that they were built with; None: any, likewise.
         cache: of plans; None: the user's.
         library: TensorRT; None: the machine's.
         driver: CUDA's driver; None: the machine's.
@@ -78,6 +80,9 @@ class TensorRTLoader:
             self._trt, self._device.cuda_version, tensorrt_api.built_for_cuda()
         )
         self.device = f"cuda:{index or 0}"
+        # What nobody asked for may be as it was built: plans of `omni-export tensorrt --max-..` are found.
+        choices = {"profiles": limits, "flags": flags}
+        self._free = tuple(name for name, asked in choices.items() if asked is None)
         self._limits = limits or ShapeLimits()
         self._flags = flags or BuildFlags()
         self._cache = cache or PlanCache(plan_directory())
@@ -94,7 +99,11 @@ class TensorRTLoader:
         key = self._key(bundle, graph, profiles)
         with self._cache.building(key):
             if self._cache.find(key) is None:
-                timing = self._cache.directory / "timing.cache"
+                timing = timing_cache_path(
+                    self._cache.directory,
+                    tensorrt=key.tensorrt,
+                    compute_capability=key.compute_capability,
+                )
                 file = bundle.path(bundle.graph(graph).file)
                 plan = tensorrt_api.build_plan(self._trt, file, profiles, self._flags, timing)
                 self._cache.store(key, plan)
@@ -108,15 +117,29 @@ class TensorRTLoader:
             BundleError: no such graph.
         """
         profiles = graph_profiles(bundle, graph, self._limits)
-        key = self._key(bundle, graph, profiles)
+        wanted = self._key(bundle, graph, profiles)
+        key = self._cache.latest(wanted, self._free) or wanted
         plan = self._cache.find(key)
         if plan is None:
             raise EngineError(
-                f"{self._cache.explain(key)}; run: omni-export tensorrt {bundle.directory} "
-                f"--graph {graph}"
+                f"{self._cache.explain(wanted)}; run: {self._build_command(bundle, graph)}"
             )
-        engine = tensorrt_api.deserialize(self._trt, plan, graph)
-        return TensorRTEngine(self._trt, engine, self._device, graph, bundle.graph(graph), profiles)
+        if key != wanted:
+            profiles = read_profiles(key.profiles)
+        engine = tensorrt_api.deserialize(self._trt, plan, graph, self._device.free_bytes())
+        return TensorRTEngine(
+            self._trt, engine, self._device, graph, bundle.graph(graph), profiles, key.digest
+        )
+
+    def _build_command(self, bundle: Bundle, graph: str) -> str:
+        """Return the command that builds the plan that is missing, for this variant and device."""
+        spec = bundle.graph(graph)
+        words = ["omni-export", "tensorrt", str(bundle.directory), "--graph", graph]
+        chosen = [name for name, v in spec.variants.items() if v.file == spec.file]
+        words += [word for name in chosen[:1] for word in ("--variant", name)]
+        index = self.device.partition(":")[2]
+        words += [] if index == "0" else ["--device", index]
+        return shlex.join(words)
 
     def _key(self, bundle: Bundle, graph: str, profiles: Sequence[Profile]) -> PlanKey:
         return plan_key(
@@ -147,6 +170,7 @@ class TensorRTEngine:
         name: of the graph, for messages.
         spec: its entry in the manifest.
         profiles: that the plan was built with, in order.
+        fingerprint: what the plan was built from and with; empty: not known.
 
     Raises:
         BundleError: the plan's tensors are not those of the manifest.
@@ -161,7 +185,9 @@ class TensorRTEngine:
         name: str,
         spec: GraphSpec,
         profiles: Sequence[Profile],
+        fingerprint: str = "",
     ) -> None:
+        self.fingerprint = fingerprint
         expected = {t.name: "input" for t in spec.inputs} | {t.name: "output" for t in spec.outputs}
         if (found := tensorrt_api.tensor_modes(trt, engine)) != expected:
             raise BundleError(f"{name}: the plan's tensors are {found}, expected {expected}")

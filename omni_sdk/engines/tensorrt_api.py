@@ -4,7 +4,7 @@ What differs (NVIDIA's "Migrating Python Code from TensorRT 10.x to 11.x", read 
     - 10.x: a network is strongly typed only with NetworkDefinitionCreationFlag.STRONGLY_TYPED. 11.x: always;
       the flag is deprecated and ignored. Both: precision comes from the graph; BuilderFlag.FP16 and its kin
       are not used here and do not exist in 11.x.
-    - 10.x: trtexec needs --stronglyTyped. 11.x: it needs no option.
+    - 10.x: trtexec needs --stronglyTyped. 11.x: the option is accepted and does nothing.
     - Of what is called here nothing is among those removed APIs of 11.4's list that could be read (the end
       of the list could not).
     - JetPack stays on 10.x (JetPack 6.2: 10.3); 11.x does not support it.
@@ -17,14 +17,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from omni_sdk.engines.plans import BuildFlags
+from omni_sdk.engines.plans import BuildFlags, write_at_once
 from omni_sdk.engines.profiles import Profile
-from omni_sdk.errors import BackendUnavailableError, EngineError
+from omni_sdk.errors import BackendUnavailableError, EngineError, OmniError
+
+log = logging.getLogger(__name__)
 
 OLDEST = 10
 NEWEST = 11
@@ -101,6 +104,13 @@ def build_plan(
     Raises:
         EngineError: the parser or the builder refuses; the parser's own messages are included.
     """
+    with _own_errors(f"{graph}: TensorRT cannot build"):
+        return _build(trt, graph, profiles, flags, timing_cache)
+
+
+def _build(
+    trt: Any, graph: Path, profiles: Sequence[Profile], flags: BuildFlags, timing_cache: Path
+) -> bytes:
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     network = builder.create_network(network_flags(trt))
@@ -111,9 +121,7 @@ def build_plan(
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, flags.workspace_mb << 20)
     config.builder_optimization_level = flags.optimization_level
-    known = timing_cache.read_bytes() if timing_cache.is_file() else b""
-    measured = config.create_timing_cache(known)
-    config.set_timing_cache(measured, ignore_mismatch=False)
+    _use_timing_cache(config, timing_cache)
     for profile in profiles:
         ranges = builder.create_optimization_profile()
         for name, (low, usual, high) in profile.shapes.items():
@@ -126,9 +134,52 @@ def build_plan(
             f"{graph}: TensorRT could not build a plan (its log is above); common causes: too little "
             f"device memory for workspace_mb={flags.workspace_mb}, or an operator it lacks"
         )
-    timing_cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    timing_cache.write_bytes(bytes(config.get_timing_cache().serialize()))
+    _keep_timing_cache(config, timing_cache)
     return bytes(plan)
+
+
+def _use_timing_cache(config: Any, path: Path) -> None:
+    """Start from what was measured before; a file that TensorRT does not take costs time, not the build."""
+    known = path.read_bytes() if path.is_file() else b""
+    try:
+        measured = config.create_timing_cache(known)
+        if measured is not None and config.set_timing_cache(measured, ignore_mismatch=False):
+            return
+    except (RuntimeError, TypeError, ValueError) as e:
+        log.info("%s: %s", path, e)
+    if known:
+        log.warning("%s: TensorRT does not take it; kernels are measured anew", path)
+    config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+
+
+def _keep_timing_cache(config: Any, path: Path) -> None:
+    """Write what was measured; several builders may: the last one's file stays, whole."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_at_once(path, bytes(config.get_timing_cache().serialize()))
+    except OSError as e:
+        log.warning("%s: not kept (%s); the next build measures again", path, e)
+
+
+@contextlib.contextmanager
+def _own_errors(what: str) -> Iterator[None]:
+    """Turn what TensorRT's bindings raise into an EngineError.
+
+    Where CUDA does not start (a driver too old, no memory, no device) its constructors return null, which
+    Python sees as "TypeError: pybind11::init(): factory function returned nullptr".
+    """
+    try:
+        yield
+    except OmniError:
+        raise
+    except (RuntimeError, TypeError, ValueError, MemoryError) as e:
+        hint = ""
+        if "nullptr" in str(e):
+            hint = (
+                "; CUDA did not start: the driver may be older than this TensorRT needs, or the device "
+                "has no free memory (`omni-sdk doctor`, `nvidia-smi`)"
+            )
+        raise EngineError(f"{what}: {e}{hint}") from e
 
 
 def network_flags(trt: Any) -> int:
@@ -138,16 +189,26 @@ def network_flags(trt: Any) -> int:
     return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
-def deserialize(trt: Any, plan: bytes, graph: str) -> Any:
+def deserialize(trt: Any, plan: bytes, graph: str, free_bytes: int) -> Any:
     """Return the engine of a plan that has been checked (see `omni_sdk.engines.plans`).
+
+    Args:
+        trt: the library.
+        plan: its bytes.
+        graph: its name, for messages.
+        free_bytes: free memory of the device, for messages.
 
     Raises:
         EngineError: TensorRT refuses it.
     """
-    runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
-    engine = runtime.deserialize_cuda_engine(plan)
+    with _own_errors(f"{graph}: TensorRT cannot open the plan"):
+        runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+        engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise EngineError(f"{graph}: TensorRT refuses the plan; run `omni-export tensorrt` again")
+        raise EngineError(
+            f"{graph}: TensorRT refuses the plan of {len(plan)} bytes (its log is above; {free_bytes} bytes "
+            "of the device are free); choose a smaller variant, or run `omni-export tensorrt` again"
+        )
     return engine
 
 

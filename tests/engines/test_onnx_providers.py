@@ -209,13 +209,15 @@ def test_a_graph_that_cannot_be_captured_runs_uncaptured(nano, monkeypatch, capl
     assert [dict(p)[CUDA].get("enable_cuda_graph") for p in opened] == ["1", None]
 
 
-def test_the_gate_knows_providers(nano, tmp_path):
-    """What passed on one provider has not passed on another."""
+def test_the_gate_knows_providers_and_plans(nano, tmp_path):
+    """What passed on one provider, or with one plan, has not passed on another."""
     spec = dataclasses.replace(nano.graph("grs/embed"), golden="grs/embed.onnx")
     graphs = nano.manifest.graphs | {"grs/embed": spec}
     bundle = dataclasses.replace(nano, manifest=dataclasses.replace(nano.manifest, graphs=graphs))
     keys = set()
     for options in ({}, {"arena_extend_strategy": "kSameAsRequested"}):
         loader = OnnxLoader(providers=[(CPU, options)])
-        keys.add(GatedLoader(loader, directory=tmp_path)._key(bundle, "grs/embed"))
-    assert len(keys) == 2
+        gate = GatedLoader(loader, directory=tmp_path)
+        for plan in ("one", "another"):
+            keys.add(gate._key(bundle, "grs/embed", SimpleNamespace(fingerprint=plan)))
+    assert len(keys) == 4

@@ -5,6 +5,7 @@ import dataclasses
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -21,16 +22,22 @@ from onnx import TensorProto, helper
 
 from omni_sdk import schema
 from omni_sdk.bundle import Bundle, embedded
-from omni_sdk.engines import tensorrt_api
+from omni_sdk.engines import cuda, tensorrt_api
 from omni_sdk.engines.cuda import BufferPool, Device
 from omni_sdk.engines.linked import _NumpyLinks, start_linked
 from omni_sdk.engines.plans import BuildFlags, PlanCache, differences, plan_key
-from omni_sdk.engines.profiles import Profile, ShapeLimits, graph_profiles, prompt_tokens
+from omni_sdk.engines.profiles import (
+    Profile,
+    ShapeLimits,
+    graph_profiles,
+    prompt_tokens,
+    read_profiles,
+)
 from omni_sdk.engines.select import open_loader
 from omni_sdk.engines.tensorrt import TensorRTEngine, TensorRTLinks, TensorRTLoader
 from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
 from omni_sdk.golden import golden_inputs
-from omni_sdk.manifest import GraphSpec, TensorSpec
+from omni_sdk.manifest import GraphSpec, GraphVariant, TensorSpec
 
 GRAPHS = sorted(Bundle.open(embedded("nano")).manifest.graphs)
 
@@ -310,16 +317,37 @@ def test_what_is_not_on_the_list():
     assert "opset 8" in objections(old)[0]
 
 
+def test_sizes_that_depend_on_values():
+    """Sizes may come from an input's shape; from its values they would need shape tensors on the host."""
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"]),
+        helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"]),
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m"])]
+
+    def found(*nodes):
+        graph = helper.make_graph([helper.make_node(*n) for n in nodes], "g", inputs, outputs)
+        return objections(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+
+    assert found(("Shape", ["ids"], ["s"]), ("Expand", ["x", "s"], ["y"])) == []
+    (why,) = found(("Abs", ["ids"], ["s"]), ("Expand", ["x", "s"], ["y"]))
+    assert "Expand '': its size depends on values of s" in why
+    (why,) = found(("NonZero", ["x"], ["y"]))
+    assert "depends on values of x" in why
+    assert found(("Gather", ["x", "ids"], ["y"])) == []  # ids choose values, not sizes
+
+
 def test_trtexec_line(nano, tmp_path):
     (request,) = plan_requests(nano, ["grs/decoder"], ShapeLimits(max_prompt=9), BuildFlags())
     line = trtexec_line(request, tmp_path / "a b.plan", tmp_path / "t.cache")
-    assert "--stronglyTyped" not in line
-    assert "--stronglyTyped" in trtexec_line(request, tmp_path / "p", tmp_path / "t", major=10)
+    assert (
+        "--stronglyTyped" in line
+    )  # 10.x would choose precisions itself; 11.x takes it in silence
     assert "'--saveEngine=" in line  # the blank in the path is quoted
     for part in (
         "--profile=0",
         "--profile=1",
-        "--memPoolSize=workspace:2048MiB",
+        "--memPoolSize=workspace:2048M ",
         "inputs_embeds:1x9x",
     ):
         assert part in line
@@ -566,7 +594,7 @@ import json, sys, time
 from pathlib import Path
 from omni_export import tensorrt_build
 from omni_sdk.bundle import Bundle, embedded
-from omni_sdk.engines import tensorrt_api
+from omni_sdk.engines import cuda, tensorrt_api
 from omni_sdk.engines.plans import BuildFlags, PlanCache
 from omni_sdk.engines.profiles import ShapeLimits
 from types import SimpleNamespace
@@ -655,6 +683,7 @@ def fake_tensorrt(
 
         def set_timing_cache(self, cache, ignore_mismatch):
             self.cache = cache
+            return True
 
         def get_timing_cache(self):
             return self.cache
@@ -729,6 +758,145 @@ def test_building(nano, tmp_path, version, flags):
     *_, again = _built(nano, tmp_path, version)
     assert again == ["grs/embed: its plan is there"]
     assert next(cache.directory.glob("timing-*")).read_bytes() == b"measured"
+
+
+@pytest.mark.parametrize("refuses", ["null", "mismatch", "raises"])
+def test_a_timing_cache_that_is_not_taken(nano, tmp_path, refuses):
+    """Half-written, or of another TensorRT: kernels are measured anew, and the file is replaced."""
+    library, _ = fake_tensorrt("11.4")
+    (profiles,) = (graph_profiles(nano, "grs/embed", ShapeLimits()),)
+    path = tmp_path / "timing.cache"
+    path.write_bytes(b"half of a")
+
+    class Config:
+        def set_memory_pool_limit(self, pool, size):
+            pass
+
+        def create_timing_cache(self, content):
+            if content and refuses == "raises":
+                raise RuntimeError("bad magic number")
+            fresh = SimpleNamespace(content=content, serialize=lambda: b"measured")
+            return None if content and refuses == "null" else fresh
+
+        def set_timing_cache(self, cache, ignore_mismatch):
+            self.cache = cache
+            return not cache.content
+
+        def get_timing_cache(self):
+            assert self.cache.content == b""
+            return self.cache
+
+        def add_optimization_profile(self, profile):
+            return 0
+
+    builder = library.Builder(None)
+    builder.create_builder_config = Config
+    library.Builder = lambda logger: builder
+    file = nano.path("grs/embed.onnx")
+    assert tensorrt_api.build_plan(library, file, profiles, BuildFlags(), path) == b"PLAN"
+    assert path.read_bytes() == b"measured"
+    assert [p.name for p in tmp_path.iterdir()] == ["timing.cache"]
+
+
+def test_a_timing_cache_that_cannot_be_kept(nano, tmp_path, monkeypatch):
+    library, _ = fake_tensorrt("11.4")
+    (tmp_path / "file").write_text("")
+    profiles = graph_profiles(nano, "grs/embed", ShapeLimits())
+    where = tmp_path / "file" / "timing.cache"
+    file = nano.path("grs/embed.onnx")
+    assert tensorrt_api.build_plan(library, file, profiles, BuildFlags(), where) == b"PLAN"
+
+
+@pytest.mark.parametrize("part", ["Builder", "Runtime"])
+def test_cuda_that_does_not_start(nano, tmp_path, part):
+    """TensorRT's constructors return null, e.g. with a driver that is too old."""
+    library, *_ = _built(nano, tmp_path)
+
+    def null(logger):
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    setattr(library, part, null)
+    loader = _loader(tmp_path, library)
+    call = {"Runtime": loader.load, "Builder": loader.build}[part]
+    with pytest.raises(EngineError, match="CUDA did not start: the driver may be older"):
+        call(nano, {"Runtime": "grs/embed", "Builder": "grs/audio"}[part])
+
+
+def test_the_command_line_asks_for_the_driver_first(nano, tmp_path, monkeypatch, capsys):
+    driver, (library, told) = FakeDriver(), fake_tensorrt("11.4.0")
+    monkeypatch.setattr(tensorrt_api, "load_library", lambda: library)
+    monkeypatch.setattr(tensorrt_api, "built_for_cuda", lambda: 13)
+    monkeypatch.setattr(cuda, "Device", lambda index: Device(index, driver))
+    command = ["tensorrt", str(nano.directory), "--graph", "grs/embed"]
+    command += ["--cache", str(tmp_path / "plans")]
+    driver.version = 12040
+    assert main(command) == 1
+    assert "runs CUDA up to 12.4, TensorRT 11.4.0" in capsys.readouterr().err
+    assert told.flags is None
+    driver.version = 13000
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    (timing,) = (tmp_path / "plans").glob("timing-*")
+    assert f"--timingCacheFile={timing}" in printed  # the file that was used
+
+
+def test_plans_of_other_limits_are_found(nano, tmp_path):
+    """`omni-export tensorrt --max-prompt 9 --workspace-mb 7` builds what a plain run loads."""
+    library, _ = fake_tensorrt("11.4")
+    cache = PlanCache(tmp_path / "plans")
+    small, large = ShapeLimits(max_prompt=9), ShapeLimits(max_prompt=99)
+    for age, limits in ((2, large), (1, small)):
+        requests = plan_requests(nano, ["grs/embed"], limits, BuildFlags(workspace_mb=age))
+        (path,) = build_plans(nano, requests, cache, trt=library, compute_capability="8.7")
+        os.utime(path, ns=(10**9 - age, 10**9 - age))
+
+    def load(**options):
+        loader = TensorRTLoader(library=library, driver=FakeDriver(), cache=cache, **options)
+        return loader.load(nano, "grs/embed")
+
+    ids = np.zeros((1, 50), np.int64)
+    engine = load()
+    with pytest.raises(EngineError, match="no profile holds"):
+        engine.run({"input_ids": ids})
+    assert load(limits=large).run({"input_ids": ids})["embeds"].shape == (1, 50, 128)
+    # it was used last: it is what a run without wishes takes from now on
+    again = load()
+    assert again.run({"input_ids": ids})["embeds"].shape == (1, 50, 128)
+    assert engine.fingerprint != again.fingerprint  # the gate checks each
+    with pytest.raises(EngineError, match="profiles: not those of this bundle"):
+        load(limits=ShapeLimits(max_prompt=5))
+    with pytest.raises(EngineError, match="flags: expected"):
+        load(limits=large, flags=BuildFlags(workspace_mb=3))
+    other, _ = fake_tensorrt("11.5")
+    with pytest.raises(EngineError, match=r"tensorrt: expected 11.5, found 11.4"):
+        TensorRTLoader(library=other, driver=FakeDriver(), cache=cache).load(nano, "grs/embed")
+
+
+def test_the_command_that_builds_what_is_missing(nano, tmp_path):
+    spec = nano.graph("grs/embed")
+    half = GraphVariant("grs/embed_fp16.onnx", "float16", ("onnx", "tensorrt"))
+    file = nano.manifest.files[spec.file]
+    bundle = dataclasses.replace(
+        nano,
+        manifest=dataclasses.replace(
+            nano.manifest,
+            graphs=nano.manifest.graphs
+            | {"grs/embed": dataclasses.replace(spec, variants={"fp16": half})},
+            files=nano.manifest.files | {half.file: file},
+        ),
+    )
+    library, _ = fake_tensorrt("11.4")
+    expected = rf"run: omni-export tensorrt .*{re.escape(bundle.directory.name)} --graph grs/embed"
+    with pytest.raises(EngineError, match=rf"{expected}$"):
+        _loader(tmp_path, library).load(bundle, "grs/embed")
+    with pytest.raises(EngineError, match=rf"{expected} --variant fp16 --device 1$"):
+        _loader(tmp_path, library, device="cuda:1").load(bundle.with_variants("fp16"), "grs/embed")
+
+
+def test_records_without_profiles():
+    for text in ("{", "[]x", "[1]", '[["a", 1]]'):
+        with pytest.raises(EngineError, match="holds no profiles"):
+            read_profiles(text)
 
 
 def test_builds_that_fail(nano, tmp_path):

@@ -23,6 +23,7 @@ from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError, ParityError
 from omni_sdk.hf.checkpoint import load_thinker, open_thinker, read_spec
 from omni_sdk.manifest import ParityRow
+from omni_sdk.parity_gate import GatedLoader
 
 # ONNX operators that TensorRT's parser also reads (onnx-tensorrt, docs/operators.md).
 STANDARD = {
@@ -162,6 +163,20 @@ def test_manifest(exported, bundle, full_checkpoint):
     assert all(rows[f"grs/{g}"].value < 5e-5 for g in ("vision", "audio", "embed", "decoder"))
     assert exported.progress[0].startswith("reading")
     assert not [p for p in exported.directory.parent.iterdir() if p.name.startswith(".")]
+
+
+def test_every_exported_graph_has_golden_outputs(exported, tmp_path):
+    """What the gate compares with on the target: without them it would let everything pass."""
+    bundle = Bundle.open(exported.directory)
+    assert {n: g.golden for n, g in bundle.manifest.graphs.items()} == {
+        n: f"golden/{n}.npz" for n in bundle.manifest.graphs
+    }
+    wrong = _tamper(exported.directory, tmp_path / "wrong", "vision", lambda x: 1.5 * x)
+    gate = GatedLoader(OnnxLoader("cpu", threads=1), directory=tmp_path / "passes")
+    for graph in bundle.manifest.graphs:
+        gate.load(bundle, graph)
+    with pytest.raises(ParityError, match="grs/vision"):
+        gate.load(wrong, "grs/vision")
 
 
 def _tamper(source, target, graph, change):

@@ -25,6 +25,7 @@ def test_every_graph_has_one_thing_to_load_and_the_target_runs_it(nano, target):
             precision = PRECISIONS[chosen.variant]
             assert precision.has(graph)
             assert backend in precision.backends
+            assert ("cpu" if target == "cpu" else "cuda") in precision.devices
     lines = plan.lines()
     assert len(lines) == len(plan.choices) + 2
     assert target in lines[0]

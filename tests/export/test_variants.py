@@ -101,8 +101,8 @@ def test_quantised_decoders(many):
         chosen = many.with_variants(variant)
         assert chosen.graph("grs/vision") == many.graph("grs/vision")
         with pytest.raises(EngineError, match=r"grs/decoder .*runs on onnx, not on tensorrt"):
-            check_backend(chosen, "tensorrt")
-    check_backend(many.with_variants("fp16"), "tensorrt")
+            check_backend(chosen, "tensorrt", "cuda:0")
+    check_backend(many.with_variants("fp16"), "tensorrt", "cuda:0")
 
 
 def test_the_last_variant_wins(many):
