@@ -106,7 +106,7 @@ class NanoConfig:
     sound: StageConfig = StageConfig(steps=300, learning_rate=2e-3, report=100)
     text: StageConfig = StageConfig(steps=700, learning_rate=1.7e-3, report=150)
     sft: StageConfig = StageConfig(
-        steps=6000, learning_rate=1.5e-3, warmup=80, hold=0.35, report=300
+        steps=4800, learning_rate=1.5e-3, warmup=80, hold=0.35, report=300
     )
     pairs: int = 24
     images: int = 6
