@@ -241,7 +241,7 @@ def test_unreadable_samples_stop_an_arm(start: Path, tmp_path: Path) -> None:
     def gone(sample_id: str) -> Any:
         raise DatasetError(f"{sample_id} is gone")
 
-    trainer._samples._store.request = gone
+    trainer.samples._store.request = gone
     with pytest.raises(DatasetError, match="20 of 20 samples"):
         trainer.train()
 
