@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -128,6 +131,36 @@ def test_any_frames_and_masks_native_equals_numpy(seed, height, width, level) ->
         assert a.confidence == b.confidence
         assert 0 <= a.confidence <= 1
         assert same(ours, reference)
+
+
+PORTABLE_CHECK = """
+import numpy as np
+from omni_sdk.dus.carry import MaskCarrier
+rng = np.random.default_rng(3)
+scene = np.kron(rng.integers(0, 256, (30, 40)), np.ones((5, 5))).astype(np.uint8)
+mask = np.zeros((120, 160), bool)
+mask[30:90, 40:110] = True
+carrier = MaskCarrier(scene[10:130, 10:170], mask)
+for t in range(1, 4):
+    carried = carrier.step(scene[10 + t : 130 + t, 10 - 2 * t : 170 - 2 * t])
+    print(carried.confidence.hex(), carried.mask.sum(), carrier._now.tobytes().hex())
+"""
+
+
+def test_the_portable_windows_give_the_same_bits() -> None:
+    """Other processors than those with AVX2: by a variable, in processes of their own."""
+    texts = [
+        subprocess.run(
+            [sys.executable, "-c", PORTABLE_CHECK],
+            env={**os.environ, **extra},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for extra in ({}, {"OMNI_SDK_NO_AVX2": "1"})
+    ]
+    assert texts[0] == texts[1]
+    assert len(texts[0].split()) == 9
 
 
 def test_rigid_motion_is_carried(rigid) -> None:
