@@ -252,6 +252,20 @@ def command(order: str, clip: str) -> RewardJob:
 
 
 @needs_ray
+def test_ray_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from omni_training.workers.ray_backend import RayBackend
+
+    def timed_out(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", timed_out)
+    with pytest.raises(BackendUnavailableError, match=r"ray does not start: .*timed out"):
+        RayBackend("test_workers:faulty", {})
+
+
+@needs_ray
 def test_ray_scores_like_local_and_routes_by_clip(private_ray: None) -> None:
     from omni_training.workers.ray_backend import RayBackend
 

@@ -72,7 +72,7 @@ class RayBackend:
             address: of a running cluster; None: a private one on this host, without dashboard.
 
         Raises:
-            BackendUnavailableError: ray is not installed, or the actors do not start.
+            BackendUnavailableError: ray is not installed, or it or the actors do not start.
             ValueError: an option is out of range.
         """
         if num_workers < 1 or timeout_seconds <= 0:
@@ -88,7 +88,10 @@ class RayBackend:
         self._owned = not ray.is_initialized()
         if self._owned:
             local = {"_node_ip_address": "127.0.0.1"} if address is None else {"address": address}
-            ray.init(include_dashboard=False, log_to_driver=False, **local)
+            try:
+                ray.init(include_dashboard=False, log_to_driver=False, **local)
+            except Exception as e:  # Ray itself raises plain ones: a slow start, no such cluster
+                raise BackendUnavailableError(f"ray does not start: {_last_line(e)}") from e
         self._actor = ray.remote(
             num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0, max_task_retries=0
         )(_Worker)
