@@ -26,6 +26,7 @@ import onnx
 import torch
 from harness import environment
 from omni_export.tensorrt_operators import objections
+from random_models import SAM2_SIZES
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -87,11 +88,6 @@ PREPROCESSOR: dict[str, Any] = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }  # fmt: skip
-_SAM2 = {
-    "tiny": (96, 1, (1, 2, 7, 2), (5, 7, 9), 7, (8, 4, 14, 7)),
-    "large": (144, 2, (2, 6, 36, 4), (23, 33, 43), 7, (8, 4, 16, 8)),
-}
-"""First width and heads, blocks, blocks with global attention, background grid, windows (published)."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,7 @@ def _random(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
 
 def sam2_checkpoint(size: str, directory: Path) -> int:
     """Write a SAM 2.1 of a published size in transformers' layout; return its number of parameters."""
-    width, heads, blocks, global_blocks, background, windows = _SAM2[size]
+    width, heads, blocks, global_blocks, background, windows = SAM2_SIZES[size]
     widths = [width << stage for stage in range(4)]
     config = Sam2VideoConfig(
         vision_config={

@@ -1,12 +1,17 @@
 """The reasoner's decoding against transformers' generate, and the variants of its decoder.
 
     python benchmarks/grs.py [--quick] [--json PATH] [--cache DIR] [--threads N] [--hidden H ..]
+    python benchmarks/grs.py --device cuda [--model 3b] [--model 7b]      (not run yet)
 
 Random weights at hidden sizes 512, 1024 and 2048 (4 layers, heads of 128, MLP of four times the width, a
 vocabulary of 8,192), batch 1, a prompt of 1,024 tokens (a question about a clip has 1,500 to 2,500). A
 sample is the greedy completion of one prompt, timed in two parts: until the first logits, and from there
 on. Rounds alternate all implementations. The limit shown is weight bytes over the memory bandwidth that a
-plain copy reaches here.
+plain copy reaches here. --quick takes fewer rounds, and a prompt of 256 at hidden size 2048.
+
+On a GPU the decoder has the published sizes of Qwen2.5-Omni's 3B and 7B, in float16 with fused attention,
+and two limits are asked for: a step within 1.5 times of weight bytes over the bandwidth of a copy on the
+device, and a prompt of 2,048 tokens at half the rate of a plain float16 product of the decoder's own shapes.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +30,15 @@ import torch
 from harness import OURS, Benchmark, Samples
 from numpy.typing import NDArray
 from omni_export.samples import Sample, make_request
-from random_models import NUM_SPECIAL, thinker, thinker_bundle, with_variants
+from random_models import (
+    HEAD_DIM,
+    NUM_SPECIAL,
+    Sizes,
+    small_sizes,
+    thinker,
+    thinker_bundle,
+    with_variants,
+)
 
 from omni_sdk.bundle import Bundle
 from omni_sdk.config import GenerationConfig
@@ -39,35 +52,105 @@ VARIANTS = ("fused", "int8", "fused-int8")
 PROMPT = 1024
 
 
+PUBLISHED = {
+    # hidden size, layers, key-value heads, width of the MLP, vocabulary
+    "3b": Sizes(2048, 36, 2, 11008, 151936),
+    "7b": Sizes(3584, 28, 4, 18944, 152064),
+}
+GPU_VARIANT = "fused-fp16"
+GPU_PROMPT = 2048
+
+
 def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="no hidden size 2048")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter prompt")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--cache", type=Path, default=Path("bench_models"), help="exported graphs")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--hidden", type=int, action="append", help="repeatable")
-    parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens of the prompt")
+    parser.add_argument("--prompt", type=int, help=f"tokens of the prompt (default: {PROMPT})")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--model", action="append", choices=tuple(PUBLISHED), help="on a GPU")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    sizes = arguments.hidden or ([512, 1024] if arguments.quick else [512, 1024, 2048])
+    quick = arguments.quick
     bench = Benchmark(
         "grs",
-        rounds=3,
-        packages=("onnxruntime", "torch", "transformers"),
+        rounds=1 if quick else 3,
+        packages=("onnxruntime", "onnxruntime-gpu", "torch", "transformers"),
         clock="wall",
     )
+    bench.environment |= {"device": arguments.device, "threads": arguments.threads}
+    if arguments.device != "cpu":
+        for name in arguments.model or tuple(PUBLISHED):
+            _on_gpu(bench, arguments.cache, name, arguments.device)
+        return bench.finish(arguments.json)
     bandwidth = _bandwidth()
     print(f"a plain copy moves {bandwidth / 1e9:.1f} GB/s")
-    for hidden in sizes:
-        _compare(bench, arguments.cache, hidden, arguments.prompt, arguments.threads, bandwidth)
+    for hidden in arguments.hidden or [512, 1024, 2048]:
+        prompt = arguments.prompt or (256 if quick and hidden >= 2048 else PROMPT)
+        _compare(bench, arguments.cache, hidden, prompt, arguments.threads, bandwidth)
     return bench.finish(arguments.json)
+
+
+def _on_gpu(bench: Benchmark, cache: Path, name: str, device: str) -> None:
+    """Hold decode and prefill of a published size against what the device can do."""
+    sizes = PUBLISHED[name]
+    bundle = with_variants(
+        cache, thinker_bundle(cache, thinker(sizes), f"thinker-{name}"), (GPU_VARIANT,)
+    )
+    model = GraphThinker(OnnxLoader(device), bundle.with_variants(GPU_VARIANT))
+    request = make_request(bundle.grs, Sample(text=GPU_PROMPT))
+    prefill, decode = Samples(), Samples()
+    for index in range(bench.rounds + 1):  # the first warms up
+        _, first, rest = _ours(model, request, 64)
+        if index:
+            _keep(prefill, first, 1)
+            _keep(decode, rest, 63)
+    bench.record(f"{name}: prompt of {GPU_PROMPT}", {OURS: prefill})
+    bench.record(f"{name}: one token", {OURS: decode})
+    limit = _weight_bytes(bundle, GPU_VARIANT) / _device_bandwidth(device)
+    found = statistics.median(decode.wall)
+    bench.bar_value(f"{name}: decode, 1.5 times the limit", 1.5 * limit / found, at_least=1.0)
+    products = _product_seconds(sizes, device)
+    found = statistics.median(prefill.wall)
+    bench.bar_value(f"{name}: prefill, products alone over all", products / found, at_least=0.5)
+
+
+def _device_bandwidth(device: str) -> float:
+    """Return the bytes per second that a copy of 1 GiB on the device reads and writes, at best of five."""
+    source = torch.ones(1 << 28, device=device)
+    target = torch.empty_like(source)
+    best = min(_device_seconds(device, lambda: target.copy_(source)) for _ in range(5))
+    return 2 * source.nbytes / best
+
+
+def _product_seconds(sizes: Sizes, device: str) -> float:
+    """Return the time of a prompt's matrix products alone, in float16, at best of five each."""
+    heads = sizes.hidden + 2 * sizes.kv_heads * HEAD_DIM
+    shapes = ((sizes.hidden, heads), (sizes.hidden, sizes.hidden))
+    shapes += ((sizes.hidden, 2 * sizes.mlp), (sizes.mlp, sizes.hidden))
+    total = 0.0
+    for inputs, outputs in shapes:
+        x = torch.ones(GPU_PROMPT, inputs, device=device, dtype=torch.float16)
+        weight = torch.ones(inputs, outputs, device=device, dtype=torch.float16)
+        total += min(_device_seconds(device, lambda x=x, w=weight: x @ w) for _ in range(5))
+    return total * sizes.layers
+
+
+def _device_seconds(device: str, work: Callable[[], object]) -> float:
+    torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - start
 
 
 def _compare(
     bench: Benchmark, cache: Path, hidden: int, prompt: int, threads: int, bandwidth: float
 ) -> None:
-    model = thinker(hidden)
+    model = thinker(small_sizes(hidden))
     bundle = with_variants(cache, thinker_bundle(cache, model, f"thinker-{hidden}"), VARIANTS)
     loader = OnnxLoader("cpu", threads=threads)
     thinkers = {OURS: GraphThinker(loader, bundle)}

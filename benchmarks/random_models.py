@@ -11,6 +11,7 @@ import hashlib
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,25 +54,34 @@ VOCAB = 8192
 MAX_POSITIONS = 8192
 
 
-def sam2_tiny(size: int) -> Sam2VideoModel:
-    """Return a float32 SAM 2.1 with the sizes of facebook/sam2.1-hiera-tiny for S = `size` pixels."""
+SAM2_SIZES = {
+    "tiny": (96, 1, (1, 2, 7, 2), (5, 7, 9), 7, (8, 4, 14, 7)),
+    "large": (144, 2, (2, 6, 36, 4), (23, 33, 43), 7, (8, 4, 16, 8)),
+}
+"""First width and heads, blocks, blocks with global attention, background grid, windows (published)."""
+
+
+def sam2(name: str, size: int) -> Sam2VideoModel:
+    """Return a float32 SAM 2.1 with the sizes of facebook/sam2.1-hiera-NAME for S = `size` pixels."""
     grids = [[size // stride] * 2 for stride in (4, 8, 16)]
+    width, heads, blocks, global_blocks, background, windows = SAM2_SIZES[name]
+    widths = [width << stage for stage in range(4)]
     backbone = {
         "model_type": "sam2_hiera_det_model",
-        "hidden_size": 96,
-        "num_attention_heads": 1,
+        "hidden_size": width,
+        "num_attention_heads": heads,
         "image_size": [size, size],
-        "blocks_per_stage": [1, 2, 7, 2],
-        "embed_dim_per_stage": [96, 192, 384, 768],
-        "num_attention_heads_per_stage": [1, 2, 4, 8],
-        "window_size_per_stage": [8, 4, 14, 7],
-        "global_attention_blocks": [5, 7, 9],
-        "window_positional_embedding_background_size": [7, 7],
+        "blocks_per_stage": list(blocks),
+        "embed_dim_per_stage": widths,
+        "num_attention_heads_per_stage": [heads << stage for stage in range(4)],
+        "window_size_per_stage": list(windows),
+        "global_attention_blocks": list(global_blocks),
+        "window_positional_embedding_background_size": [background] * 2,
     }
     config = Sam2VideoConfig(
         vision_config={
             "backbone_config": backbone,
-            "backbone_channel_list": [768, 384, 192, 96],
+            "backbone_channel_list": widths[::-1],
             "backbone_feature_sizes": grids,
             "fpn_hidden_size": 256,
             "fpn_top_down_levels": [2, 3],
@@ -104,7 +114,23 @@ def tracker_bundle(cache: Path, model: Sam2VideoModel, name: str) -> Bundle:
     return _cached(cache / f"{name}-{_stamp(sam2_modules, hiera)}", make)
 
 
-def thinker(hidden: int, layers: int = 4) -> Any:
+@dataclass(frozen=True)
+class Sizes:
+    """Of a decoder; heads have `HEAD_DIM` channels."""
+
+    hidden: int
+    layers: int
+    kv_heads: int
+    mlp: int
+    vocab: int
+
+
+def small_sizes(hidden: int) -> Sizes:
+    """Return four layers of Qwen2.5's proportions with a small vocabulary."""
+    return Sizes(hidden, 4, max(1, hidden // HEAD_DIM // 8), 4 * hidden, VOCAB)
+
+
+def thinker(sizes: Sizes) -> Any:
     """Return a float32 thinker whose decoder has Qwen2.5's shapes; vision and audio towers are tiny."""
     special = {
         name: i
@@ -121,17 +147,17 @@ def thinker(hidden: int, layers: int = 4) -> Any:
         audio_config={
             "num_mel_bins": 16, "encoder_layers": 1, "encoder_attention_heads": 2,
             "encoder_ffn_dim": 32, "d_model": 16, "max_source_positions": 64, "n_window": 8,
-            "output_dim": hidden,
+            "output_dim": sizes.hidden,
         },
         vision_config={
             "depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2,
             "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 16,
-            "out_hidden_size": hidden, "fullatt_block_indexes": [1],
+            "out_hidden_size": sizes.hidden, "fullatt_block_indexes": [1],
         },
         text_config={
-            "vocab_size": VOCAB, "hidden_size": hidden, "intermediate_size": 4 * hidden,
-            "num_hidden_layers": layers, "num_attention_heads": hidden // HEAD_DIM,
-            "num_key_value_heads": max(1, hidden // HEAD_DIM // 8),
+            "vocab_size": sizes.vocab, "hidden_size": sizes.hidden, "intermediate_size": sizes.mlp,
+            "num_hidden_layers": sizes.layers, "num_attention_heads": sizes.hidden // HEAD_DIM,
+            "num_key_value_heads": sizes.kv_heads,
             "max_position_embeddings": MAX_POSITIONS, "use_sliding_window": False,
             "rope_parameters": {
                 "rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24],
@@ -153,7 +179,7 @@ def thinker_bundle(cache: Path, model: Any, name: str) -> Bundle:
 
     def make(directory: Path) -> tuple[GrsSpec, None, dict[str, GraphSpec]]:
         spec = thinker_spec(model)
-        words = {str(i): i for i in range(VOCAB)}
+        words = {str(i): i for i in range(spec.decoder.vocab_size)}
         Tokenizer(WordLevel(words, unk_token="0")).save(str(directory / "tokenizer.json"))
         plans = thinker_plans(model, spec)
         return spec, None, {p.name: export_graph(p, directory, compact=False) for p in plans}

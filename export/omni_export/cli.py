@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="fp16 (all graphs); int8, int4, fused, fused-int8, fused-int4, fused-fp16 (decoder); "
-        "may be repeated",
+        "fused-attention (tracker); may be repeated",
     )
     variants.add_argument(
         "--target",

@@ -20,6 +20,7 @@ from omni_sdk.errors import BundleError
 from onnx import TensorProto, numpy_helper
 
 from omni_export.calibration import Calibration
+from omni_export.fused_attention import fuse_attention
 from omni_export.fused_decoder import fuse_decoder
 from omni_export.gptq import quantise_fitted
 
@@ -213,7 +214,8 @@ def _fused_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 DECODER = ("grs/decoder",)
 ORT = ("onnx",)
-# onnxruntime's docs/OperatorKernels.md: CUDA's GroupQueryAttention takes float16 and bfloat16 only.
+# onnxruntime's docs/OperatorKernels.md: CUDA's GroupQueryAttention takes float16 and bfloat16 only. What its
+# MultiHeadAttention does with the tracker's shapes was not run.
 CPU_ONLY = ("cpu",)
 _BLOCKS = f"weights, blocks of {BLOCK}"
 
@@ -256,6 +258,15 @@ PRECISIONS = {
         1.0,
         devices=CPU_ONLY,
         calibrate=lambda m, data: _fit(fuse_decoder(m), data),
+    ),
+    "fused-attention": Precision(
+        fuse_attention,
+        "float32, fused operators",
+        ORT,
+        1e-3,
+        1e-2,
+        ("dus/memory_attention", "dus/image_encoder"),
+        devices=CPU_ONLY,
     ),
     # For CUDA, whose kernel of grouped attention knows float16 only and no bias on the scores.
     "fused-fp16": Precision(

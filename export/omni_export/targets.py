@@ -65,6 +65,7 @@ class Plan:
 
 
 _HALF = "half the bytes and float16 arithmetic; every tensor inside is typed"
+_WHOLE_IMAGE = ("fused-attention", True, "float32; scores over the whole image are never written")
 _RULES: dict[str, dict[str, Sequence[tuple[str, bool, str]]]] = {
     "cpu": {
         "grs/decoder": (
@@ -72,7 +73,9 @@ _RULES: dict[str, dict[str, Sequence[tuple[str, bool, str]]]] = {
             ("fused", False, "float32 with equal tokens; attention does not repeat its keys"),
         ),
         "grs/embed": ((FLOAT32, True, "a look-up"),),
-        "": ((FLOAT32, True, "float16 has no fast kernels here, int8 moves masks for 1.2x"),),
+        "dus/image_encoder": (_WHOLE_IMAGE,),
+        "dus/memory_attention": (_WHOLE_IMAGE,),
+        "": ((FLOAT32, True, "float16 has no fast kernels here, int8 moves masks for 1.3x"),),
     },
     "cuda": {
         "grs/decoder": (

@@ -16,6 +16,7 @@ from omni_sdk.golden import golden_error, golden_inputs, golden_outputs, write_g
 from omni_sdk.manifest import GraphSpec, GraphVariant, Manifest, ParityRow
 
 from omni_export.calibration import QUESTION, Calibration, clip_row, record
+from omni_export.fused_attention import NothingToFuseError
 from omni_export.golden_files import add_golden
 from omni_export.placing import check_target, move_into_place
 from omni_export.precision import PRECISIONS, Precision, cache_dtype, expand_halves, weight_bytes
@@ -136,7 +137,11 @@ def _add_to_graph(
             continue
         progress(f"making {graph}@{name}")
         spec = work.manifest.graphs[graph]
-        variant = _write(work.directory, spec, graph, name, precision, work.calibration)
+        try:
+            variant = _write(work.directory, spec, graph, name, precision, work.calibration)
+        except NothingToFuseError as e:
+            progress(f"{graph}: {e}; it stays as it is")
+            continue
         work.put_variant(graph, name, variant)
         other = work.bundle.with_variants(name)
         found = golden_outputs(loader.load(other, graph), golden_inputs(other, graph))
@@ -199,6 +204,7 @@ def _quality(
         rows.append(token_row(bundle, variant, name, loader, allowed))
         if calibration is not None:
             rows.append(clip_row(calibration, bundle, variant, name, loader, allowed))
-    if bundle.manifest.dus is not None and name in bundle.graph("dus/mask_decoder").variants:
+    tracker = [g for key, g in bundle.manifest.graphs.items() if key.startswith("dus/")]
+    if any(name in graph.variants for graph in tracker):
         rows.append(track_row(bundle, variant, name, loader))
     return rows

@@ -35,10 +35,14 @@ def test_every_graph_has_one_thing_to_load_and_the_target_runs_it(nano, target):
 
 def test_what_differs_between_targets(nano):
     loads = {target: plan_target(target, nano.manifest).load for target in TARGETS}
-    assert loads["cpu"] == ["fused-int8"]
+    assert set(loads["cpu"]) == {"fused-int8", "fused-attention"}
     assert set(loads["cuda"]) == {"fp16", "fused-fp16"}
     assert loads["tensorrt"] == loads["jetson"] == ["fp16"]
-    assert plan_target("cpu", nano.manifest).variants == ["fused-int8", "fused"]
+    assert plan_target("cpu", nano.manifest).variants == [
+        "fused-int8",
+        "fused",
+        "fused-attention",
+    ]
 
 
 def test_loading_in_the_plans_order_gives_the_plan(nano):
