@@ -123,7 +123,7 @@ def test_when_a_decoder_that_flags_late_has_frame_threads() -> None:
 
 
 def _one_group(path: Path, x264: str) -> Path:
-    """Write 36 frames; x264's AVX-512 code gives other bytes every time, so that damage would lie elsewhere."""
+    """Write 36 frames. x264's AVX-512 code gives other bytes every time: damage would lie elsewhere."""
     with av.open(str(path), "w") as sink:
         options = {"g": "250", "bf": "3", "threads": "1", "x264-params": f"{x264}:asm=AVX2"}
         stream = sink.add_stream("libx264", rate=25, options=options)
