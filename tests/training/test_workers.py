@@ -283,7 +283,9 @@ def test_ray_outlives_what_jobs_do(private_ray: None) -> None:
     """An exception, a dying and a hanging worker: None, counted, replaced; the next job is served."""
     from omni_training.workers.ray_backend import RayBackend
 
-    backend = RayBackend("test_workers:faulty", {}, num_workers=2, num_cpus=0.5, timeout_seconds=20)
+    backend = RayBackend(
+        "test_workers:faulty", {}, num_workers=2, num_cpus=0.5, timeout_seconds=120
+    )
     a, b = "first", "second"
     pids = [s and s.box for s in score(backend, *[command("ok", c) for c in (a, a, b, a, b)])]
     assert pids[0] == pids[1] == pids[3] != pids[2] == pids[4]
@@ -296,7 +298,7 @@ def test_ray_outlives_what_jobs_do(private_ray: None) -> None:
     assert after.box not in pids
     backend._timeout = 2.0
     assert score(backend, command("hang", b)) == [None]
-    backend._timeout = 20.0
+    # Still two seconds for the job: how long its new worker takes to start does not count.
     assert score(backend, command("ok", b))[0] is not None
     assert (backend.stats.failed, backend.stats.retried) == (3, 3)
     backend.close()

@@ -96,7 +96,8 @@ class RayBackend:
             num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0, max_task_retries=0
         )(_Worker)
         self._arguments = (factory, json.dumps(options))
-        self._timeout = timeout_seconds
+        self._timeout = self._start_timeout = timeout_seconds
+        self._fresh: set[int] = set()
         self._homes: OrderedDict[str, int] = OrderedDict()
         self._workers = [self._start() for _ in range(num_workers)]
         try:
@@ -158,6 +159,9 @@ class RayBackend:
         for attempt in range(2):
             worker = self._workers[slot]
             try:
+                if slot in self._fresh:  # a job's time does not count how long models take to load
+                    await asyncio.wait_for(worker.ready.remote(), self._start_timeout)
+                    self._fresh.discard(slot)
                 reply = await asyncio.wait_for(worker.score.remote(text), self._timeout)
                 box, mask, mismatch, num_boxes, seconds = reply
                 return DusScores(box, mask, mismatch, int(num_boxes), seconds)
@@ -174,6 +178,7 @@ class RayBackend:
         if self._workers[slot] is dead:
             self._ray.kill(dead)
             self._workers[slot] = self._start()
+            self._fresh.add(slot)
             self.stats.replaced_workers += 1
 
 
