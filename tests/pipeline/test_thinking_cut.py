@@ -36,9 +36,9 @@ def test_a_cut_thought_still_answers_and_says_so(pipe, clips):
 
 @pytest.mark.parametrize("name", ["refavs_demo", "02_cups"])
 def test_real_clip(pipe, shared, name):
-    """Nano knows nothing of natural video and does not stop thinking; an answer comes all the same."""
+    """Nano knows nothing of natural video; where its thought is cut, an answer comes all the same."""
     path = shared / "media" / f"{name}.mp4"
-    found = pipe.reason(path, "the thing that makes a sound")
+    found = pipe.reason(path, "the thing that makes a sound", config=_config(3))
     assert found.thinking_cut
     assert found.status in ("found", "absent")
 

@@ -60,7 +60,7 @@ def _refused(directory: Path, match: str) -> None:
 
 def test_every_file_of_the_shipped_bundle_is_guarded(nano, tmp_path, no_parser) -> None:
     names = [p.relative_to(nano).as_posix() for p in sorted(nano.rglob("*")) if p.is_file()]
-    assert {Path(n).suffix for n in names} == {".onnx", ".json", ".npy"}
+    assert {Path(n).suffix for n in names} == {".onnx", ".json", ".npy", ".npz"}
     for number, name in enumerate(n for n in names if n != "manifest.json"):
         root = shutil.copytree(nano, tmp_path / str(number))
         content = bytearray((root / name).read_bytes())
@@ -272,7 +272,7 @@ def test_verify(copy, capsys) -> None:
     assert main(["verify", "nano"]) == 0
     assert main(["verify", str(copy)]) == 0
     out = capsys.readouterr().out
-    assert "10 files" in out
+    assert "18 files" in out
     assert "sound" in out
     with (copy / "grs/embed.onnx").open("ab") as f:
         f.write(b"x")

@@ -21,6 +21,7 @@ from omni_training.prompts import EXAMPLES, open_model, random_example, template
 from omni_training.rewards.presets import PRESETS, RewardPreset, combine, score_text
 from omni_training.sampler import GroupSampler
 from omni_training.samples import GROUP, SampleGuard, dataset_rows
+from omni_training.video_samples import open_processor
 from omni_training.workers.jobs import DusScores, GroundingPoint, RewardJob
 
 from omni_sdk.bundle import embedded
@@ -168,11 +169,15 @@ def test_boxes_are_paid_as_published(refcocog: Path) -> None:
     name = ids[0]
     truth = store.truth(name)
     assert store.request(name).vision[0].kind == "image"
-    right = '{"bbox_2d": [10, 20, 50, 60], "points_1": [20, 30], "points_2": [40, 50]}'
+    side = open_processor("nano").image_size(96, 96)[0]
+    box, one, two = (
+        [v * side // 96 for v in numbers] for numbers in ([10, 20, 50, 60], [20, 30], [40, 50])
+    )
+    right = f'{{"bbox_2d": {box}, "points_1": {one}, "points_2": {two}}}'
     paid = score_text(f"{THINK}<answer>{right}</answer>", truth, store.clock(name), RewardPreset())
     assert paid.r_a == pytest.approx(4.4)
     assert paid.points == ()
-    wrong = right.replace("[10, 20, 50, 60]", "[60, 60, 90, 90]")
+    wrong = right.replace(str(box), str([v * side // 96 for v in (60, 60, 90, 90)]))
     less = score_text(f"{THINK}<answer>{wrong}</answer>", truth, store.clock(name), RewardPreset())
     assert less.r_a is not None
     assert less.r_a <= 1.0
