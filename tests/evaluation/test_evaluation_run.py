@@ -52,7 +52,7 @@ def test_the_models_answer(whole: Any) -> None:
         1.0,
     )
     assert found.status == "found"
-    assert found.scored.score.jf > 0.6
+    assert found.scored.score.jf > 0.7
     assert "green" in found.keyframes[0].description
     assert whole.results.summary.overall.jf == pytest.approx(
         (whole.results.summary.referring.jf + whole.results.summary.reasoning.jf) / 2

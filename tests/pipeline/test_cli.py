@@ -101,7 +101,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert word in printed
     (row,) = json.loads(scores.read_text())
     assert (row["clip"], row["score"]["family"]) == ("direct_5000000", "direct")
-    assert 0 <= row["score"]["j"] <= 1
+    assert row["score"]["right_description"] == 1.0
     assert (out / "direct_5000000.mp4").is_file()
     assert (out / "direct_5000000" / "overlay.mp4").is_file()
 

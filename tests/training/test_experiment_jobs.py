@@ -257,7 +257,7 @@ def test_the_right_answer_is_judged_right() -> None:
     assert right.right_object == 1
     assert right.span_iou == 1
     assert right.j_visible is not None
-    assert right.j_visible > 0.5
+    assert right.j_visible > 0.6
     assert scene.target is not None
     other = scene.objects[1 - scene.target] if scene.target < 2 else scene.objects[0]
     true = describe(scene.objects[scene.target].name)

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import torch
 from omni_sdk.errors import OmniError
 from safetensors.torch import save_file
-from transformers import TrainerCallback
 
 from omni_training.encoded import PromptMedia
 
@@ -23,26 +22,6 @@ STAGING = ".incomplete"
 
 class TrainingDivergedError(OmniError, ArithmeticError):
     """The loss or the gradient is not a finite number; the message names the saved batch."""
-
-
-class StopOnBadGradient(TrainerCallback):  # type: ignore[misc]
-    """Stops a run whose logged gradient norm or loss is not finite."""
-
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
-        """Check what is logged.
-
-        Raises:
-            TrainingDivergedError: grad_norm or loss is NaN or infinite.
-        """
-        for name in ("loss", "grad_norm"):
-            value = (logs or {}).get(name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise TrainingDivergedError(
-                    f"{name} is {value} at step {state.global_step}: lower the learning rate or "
-                    "max_grad_norm; the last checkpoint is untouched"
-                )
 
 
 def save_bad_batch(inputs: dict[str, Any], output_dir: str, step: int, rank: int) -> NoReturn:

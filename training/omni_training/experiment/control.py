@@ -40,7 +40,6 @@ class SupervisedTrainer(safety.SafeCheckpoints, Trainer):  # type: ignore[misc]
         self._samples = samples
         self._tokenizer = tokenizer
         super().__init__(model=model, data_collator=_names, **kwargs)
-        self.add_callback(safety.StopOnBadGradient())
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], **_: Any) -> Tensor:
         """Return the mean loss over the completions' tokens of a batch."""
