@@ -26,14 +26,13 @@ import onnx
 import torch
 from harness import environment
 from omni_export.tensorrt_operators import objections
-from random_models import SAM2_SIZES
+from random_models import sam2_config
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
-    Sam2VideoConfig,
     Sam2VideoModel,
 )
 from transformers.initialization import no_init_weights
@@ -161,26 +160,7 @@ def _random(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
 
 def sam2_checkpoint(size: str, directory: Path) -> int:
     """Write a SAM 2.1 of a published size in transformers' layout; return its number of parameters."""
-    width, heads, blocks, global_blocks, background, windows = SAM2_SIZES[size]
-    widths = [width << stage for stage in range(4)]
-    config = Sam2VideoConfig(
-        vision_config={
-            "backbone_config": {
-                "model_type": "sam2_hiera_det_model",
-                "hidden_size": width,
-                "num_attention_heads": heads,
-                "blocks_per_stage": list(blocks),
-                "embed_dim_per_stage": widths,
-                "num_attention_heads_per_stage": [heads << stage for stage in range(4)],
-                "window_size_per_stage": list(windows),
-                "global_attention_blocks": list(global_blocks),
-                "window_positional_embedding_background_size": [background] * 2,
-            },
-            "backbone_channel_list": widths[::-1],
-        },
-        enable_occlusion_spatial_embedding=True,
-        enable_temporal_pos_encoding_for_object_pointers=True,
-    )
+    config = sam2_config(size)
     torch.manual_seed(0)
     model = Sam2VideoModel(config)
     with torch.no_grad():

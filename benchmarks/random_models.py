@@ -61,8 +61,8 @@ SAM2_SIZES = {
 """First width and heads, blocks, blocks with global attention, background grid, windows (published)."""
 
 
-def sam2(name: str, size: int) -> Sam2VideoModel:
-    """Return a float32 SAM 2.1 with the sizes of facebook/sam2.1-hiera-NAME for S = `size` pixels."""
+def sam2_config(name: str, size: int = 1024) -> Sam2VideoConfig:
+    """Return the configuration of facebook/sam2.1-hiera-NAME for images of S = `size` pixels."""
     grids = [[size // stride] * 2 for stride in (4, 8, 16)]
     width, heads, blocks, global_blocks, background, windows = SAM2_SIZES[name]
     widths = [width << stage for stage in range(4)]
@@ -78,7 +78,7 @@ def sam2(name: str, size: int) -> Sam2VideoModel:
         "global_attention_blocks": list(global_blocks),
         "window_positional_embedding_background_size": [background] * 2,
     }
-    config = Sam2VideoConfig(
+    return Sam2VideoConfig(
         vision_config={
             "backbone_config": backbone,
             "backbone_channel_list": widths[::-1],
@@ -92,6 +92,11 @@ def sam2(name: str, size: int) -> Sam2VideoModel:
         enable_occlusion_spatial_embedding=True,
         enable_temporal_pos_encoding_for_object_pointers=True,
     )
+
+
+def sam2(name: str, size: int) -> Sam2VideoModel:
+    """Return a float32 SAM 2.1 of `sam2_config` with random weights."""
+    config = sam2_config(name, size)
     torch.manual_seed(0)
     model = Sam2VideoModel(config).eval()
     _scale_weights(model)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,6 +93,28 @@ def random_model(side: int = SIDE, seed: int = 0) -> Sam2VideoModel:
         model.prompt_encoder.shared_embedding.positional_embedding.copy_(fourier)
         model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(1.0)
     return model
+
+
+@pytest.fixture(scope="session")
+def outputs_of_paths() -> Callable[[str], list[str]]:
+    """Run a program as this processor does and as one without AVX2 would, and return what both print.
+
+    The native core reads the variable once, hence the processes of their own.
+    """
+
+    def run(program: str) -> list[str]:
+        return [
+            subprocess.run(
+                [sys.executable, "-c", program],
+                env={**os.environ, **extra},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for extra in ({}, {"OMNI_SDK_NO_AVX2": "1"})
+        ]
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -147,20 +144,10 @@ for t in range(1, 4):
 """
 
 
-def test_the_portable_windows_give_the_same_bits() -> None:
-    """Other processors than those with AVX2: by a variable, in processes of their own."""
-    texts = [
-        subprocess.run(
-            [sys.executable, "-c", PORTABLE_CHECK],
-            env={**os.environ, **extra},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for extra in ({}, {"OMNI_SDK_NO_AVX2": "1"})
-    ]
-    assert texts[0] == texts[1]
-    assert len(texts[0].split()) == 9
+def test_the_portable_windows_give_the_same_bits(outputs_of_paths) -> None:
+    text, portable = outputs_of_paths(PORTABLE_CHECK)
+    assert text == portable
+    assert len(text.split()) == 9
 
 
 def test_rigid_motion_is_carried(rigid) -> None:

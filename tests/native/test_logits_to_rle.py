@@ -74,20 +74,10 @@ for side, size in [((64, 64), (240, 427)), ((33, 47), (100, 299)), ((100, 80), (
 """
 
 
-def test_the_portable_loops_give_the_same_bytes() -> None:
-    """Other processors than those with AVX2: by a variable, in processes of their own."""
-    texts = [
-        subprocess.run(
-            [sys.executable, "-c", PORTABLE_CHECK],
-            env={**os.environ, **extra},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for extra in ({}, {"OMNI_SDK_NO_AVX2": "1"})
-    ]
-    assert texts[0] == texts[1]
-    assert len(texts[0].split()) == 3
+def test_the_portable_loops_give_the_same_bytes(outputs_of_paths) -> None:
+    text, portable = outputs_of_paths(PORTABLE_CHECK)
+    assert text == portable
+    assert len(text.split()) == 3
 
 
 TORCH_CHECK = """
