@@ -36,6 +36,12 @@ from omni_sdk.media.packets import PacketTable
 # of 59.)
 # What fills the damage may still differ from run to run, and an error is told late: where anything was
 # flagged, refused or did not come, the group is decoded again with one thread.
+#
+# Note [Spoilt decoders]
+# flush_buffers does not undo all that damage leaves in a decoder. libavcodec's H.264, with two frame threads,
+# then showed the sound key frame of the next group with other pixels and no flag; with one, it filled the
+# same damage otherwise the second time. A decoder that has met damage finishes its group and is not used
+# again (`PacketReader.read_from`).
 FLAGGED_LATE = frozenset({"h264"})
 _MAX_DELAY = 15  # libavcodec/h264dec.h: MAX_DELAYED_PIC_COUNT is 16
 

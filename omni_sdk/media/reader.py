@@ -78,14 +78,30 @@ class PacketReader:
         self.is_quick = is_quick
         self.threads = threads
         self.clock = clock
-        self.container: InputContainer = open_container(path, limits, is_quick=is_quick)
+        self._path = path
+        self._limits = limits
+        self._reorder = reorder
+        self._open()
+        self._closed = False
+        self._last_tick: int | None = None
+        self._first_tick = NO_TIME
+        self._expected: dict[int, int] = {}  # row by time of packets whose frame has not come
+        self._is_strange = False  # a frame came that was not expected
+        self.damaged_ticks: set[int] = set()
+        self.num_refused = 0
+        self.linear_damage = LinearDamage()
+
+    def _open(self) -> None:
+        self.container: InputContainer = open_container(
+            self._path, self._limits, is_quick=self.is_quick
+        )
         try:
-            self.stream = video_stream(self.container, self.name, limits)
+            self.stream = video_stream(self.container, self.name, self._limits)
             read_only(self.stream)
             self.codec = self.stream.codec_context
-            late = late_options(self.codec.name, threads, reorder)
+            late = late_options(self.codec.name, self.threads, self._reorder)
             can_have = self.codec.name in FRAME_THREADED or bool(late)
-            self._threads = threads if can_have else 1
+            self._threads = self.threads if can_have else 1
             self.flags_late = bool(late)
             self.codec.thread_count = self._threads
             self.codec.thread_type = "FRAME" if self._threads > 1 else "NONE"
@@ -98,14 +114,7 @@ class PacketReader:
             raise
         self._packets: Iterator[Packet] | None = None
         self._next_row = 0
-        self._closed = False
-        self._last_tick: int | None = None
-        self._first_tick = NO_TIME
-        self._expected: dict[int, int] = {}  # row by time of packets whose frame has not come
-        self._is_strange = False  # a frame came that was not expected
-        self.damaged_ticks: set[int] = set()
-        self.num_refused = 0
-        self.linear_damage = LinearDamage()
+        self._is_spoilt = False
 
     def __enter__(self) -> PacketReader:
         return self
@@ -123,7 +132,13 @@ class PacketReader:
         return self._read()
 
     def read_from(self, table: PacketTable, row: int) -> Iterator[tuple[int, Packet]]:
-        """Yield (row, packet) from `row` on; ends early where the file no longer fits the table."""
+        """Yield (row, packet) from `row` on; ends early where the file no longer fits the table.
+
+        Opens the container anew where the decoder has met damage: see Note [Spoilt decoders].
+        """
+        if self._is_spoilt and not self._closed:
+            self.container.close()
+            self._open()
         if self._packets is not None and 0 <= row - self._next_row <= _NEAR_PACKETS:
             packet = next(self._packets, None)
             at = None if packet is None else table.row_of(packet.pts, packet.size)
@@ -260,6 +275,7 @@ class PacketReader:
             return []
         except (av.error.FFmpegError, MemoryError):
             self.num_refused += 1
+            self._is_spoilt = not self._strict  # whose packets stand alone
             self._note(self._last_tick)
             return self._conceal(packet)
         if packet is not None and packet.is_corrupt:  # the container misses a part of it (MPEG-TS)
@@ -267,6 +283,7 @@ class PacketReader:
         for frame in frames:
             self._arrive(frame.pts)
             if frame.is_corrupt:
+                self._is_spoilt = True
                 self._note(frame.pts)
         return frames
 

@@ -113,6 +113,47 @@ def test_frame_threads_lose_no_damage(options, save, tmp_path, monkeypatch) -> N
     assert threaded >= 20
 
 
+def test_a_damaged_first_frame_looks_as_in_a_plain_decode(save, tmp_path, monkeypatch) -> None:
+    """The index decodes it first: nothing of that may show in what fills the damage later."""
+    whole = _one_group(tmp_path / "one.mp4", "cabac=0").read_bytes()
+    start = whole.index(b"mdat") + 800
+    flagged = 0
+    for at in range(start + 100, start + 1100, 50):
+        data = bytearray(whole)
+        data[at] ^= 0x10
+        damaged = save("damaged.mp4", bytes(data))
+        plain = _plain_decode(damaged)
+        for cpus in (1, 2):
+            monkeypatch.setattr("os.cpu_count", lambda cpus=cpus: cpus)
+            with open_source(damaged) as video:
+                batch = video.sample(indices=range(len(video)))
+            for index, image in zip(batch.frame_indices, batch.frames, strict=True):
+                np.testing.assert_array_equal(image, plain[index])
+        flagged += 0 in batch.corrupt
+    assert flagged >= 5
+
+
+def test_damage_does_not_reach_the_next_group(save, tmp_path, monkeypatch) -> None:
+    """A decoder that has met damage showed a sound key frame otherwise, flushed or not, and told nothing."""
+    whole = _one_group(tmp_path / "groups.mp4", "cabac=0:keyint=12").read_bytes()
+    start = whole.index(b"mdat") + 800
+    flagged = 0
+    for at in range(start + 3640, start + 4400, 60):
+        data = bytearray(whole)
+        data[at : at + 20] = bytes(20)
+        damaged = save("damaged.mp4", bytes(data))
+        plain = _plain_decode(damaged)
+        for cpus in (1, 2):
+            monkeypatch.setattr("os.cpu_count", lambda cpus=cpus: cpus)
+            with open_source(damaged) as video:
+                batch = video.sample(indices=range(0, len(video), 2))
+            for index, image in zip(batch.frame_indices, batch.frames, strict=True):
+                if index not in batch.corrupt:
+                    np.testing.assert_array_equal(image, plain[index])
+        flagged += bool(batch.corrupt)
+    assert flagged >= 5
+
+
 def test_when_a_decoder_that_flags_late_has_frame_threads() -> None:
     assert late_options("h264", 2, 2) == {"has_b_frames": "4"}
     assert late_options("h264", 4, 0) == {"has_b_frames": "4"}
@@ -120,6 +161,21 @@ def test_when_a_decoder_that_flags_late_has_frame_threads() -> None:
     assert late_options("h264", 4, 12) == {}  # more than libavcodec holds back
     assert late_options("h264", 2, None) == {}
     assert late_options("mpeg4", 2, 2) == {}
+
+
+def _plain_decode(path: Path) -> dict[int, np.ndarray]:
+    """Return the RGB frames that a single thread makes of the whole of an `_one_group` file, by number."""
+    frames = {}
+    with av.open(str(path)) as source:
+        stream = source.streams.video[0]
+        stream.codec_context.thread_type = "NONE"
+        for packet in source.demux(stream):
+            try:
+                for frame in packet.decode():
+                    frames[round(frame.time * 25)] = frame.to_ndarray(format="rgb24")
+            except av.error.InvalidDataError:
+                pass
+    return frames
 
 
 def _one_group(path: Path, x264: str) -> Path:
