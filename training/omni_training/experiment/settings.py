@@ -89,10 +89,10 @@ class ExperimentSettings:
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     second_judge: JudgeSettings | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 150
+    steps: int = 100
     prompts_per_step: int = 6
     num_generations: int = 8
-    learning_rate: float = 3e-4
+    learning_rate: float = 5e-4
     beta: float = 0.04
     top_p: float = 1.0
     max_completion_tokens: int = 0
@@ -101,11 +101,11 @@ class ExperimentSettings:
     rewards: RewardSettings = field(
         default_factory=lambda: RewardSettings("paper", {"target_keyframes": 1})
     )
-    control_learning_rate: float = 3e-4
+    control_learning_rate: float = 5e-4
     control_batch: int = 24
     control_save_seconds: float = 60.0
     eval_families: tuple[str, ...] = ()
-    num_clips: int = 540
+    num_clips: int = 550
     first_clip: int = 1000
     rounds: int = 2000
 
