@@ -147,13 +147,22 @@ def fill(model: Any, files: list[Path], prefix: str = "") -> None:
 
 
 def release(model: Any, prefix: str = "") -> None:
-    """Free what `fill` read: the parameters go back to the meta device."""
-    empty = {
-        name: torch.empty_like(parameter, device="meta")
+    """Free what `fill` read: the parameters go back to the meta device.
+
+    Their memory goes even where something else still holds the tensors: the rules of onnxscript's optimiser
+    remember the last graph that they saw, with all its weights.
+    """
+    filled = {
+        name: parameter
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if canonical_name(name).startswith(prefix)
     }
+    empty = {name: torch.empty_like(p, device="meta") for name, p in filled.items()}
     model.load_state_dict(empty, strict=False, assign=True)
+    for parameter in filled.values():
+        storage = parameter.untyped_storage()
+        if storage.resizable() and not parameter.is_meta:  # not: mapped from a float32 file
+            storage.resize_(0)
 
 
 @contextlib.contextmanager

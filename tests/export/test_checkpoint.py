@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from omni_sdk.errors import BundleError
-from omni_sdk.hf.checkpoint import load_thinker, read_spec
+from omni_sdk.hf.checkpoint import load_thinker, open_thinker, read_spec
 from omni_sdk.hf.presets import NANO, QWEN_OMNI
 from omni_sdk.hf.weights import canonical_name
 
@@ -253,3 +253,15 @@ def test_tied_embeddings(checkpoint):
     _weights(lambda t: t.pop("lm_head.weight"))(checkpoint)
     tied = load_thinker(checkpoint).model
     assert torch.equal(tied.lm_head.weight, tied.get_input_embeddings().weight)
+
+
+def test_weights_are_freed_whoever_holds_them(thinker_checkpoint):
+    """Tracers keep what they traced: 5 GiB of a 3B thinker's towers, and the decoder while it is compared."""
+    checkpoint = open_thinker(thinker_checkpoint)
+    with checkpoint.weights("visual.", "lm_head."):
+        model = checkpoint.model
+        held = [*model.model.visual.parameters(), model.lm_head.weight]
+        assert all(p.untyped_storage().nbytes() for p in held)
+    assert not any(p.untyped_storage().nbytes() for p in held)
+    with checkpoint.weights("visual."):
+        assert all(p.isfinite().all() for p in model.model.visual.parameters())
