@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,7 +122,9 @@ def open_model(config: Qwen2_5OmniThinkerConfig, files: list[Path]) -> Any:
         if shape != expected[name]:
             raise BundleError(f"{file}: {name} is {shape}, the configuration says {expected[name]}")
     with no_init_weights(), _parameters_on_meta():
-        return _build(config).eval()
+        model = _build(config).eval()
+    model.filled_memory = {}  # {name: mmap.mmap} of what `fill` read
+    return model
 
 
 def fill(model: Any, files: list[Path], prefix: str = "") -> None:
@@ -133,14 +137,15 @@ def fill(model: Any, files: list[Path], prefix: str = "") -> None:
     """
     names = {canonical_name(name): name for name in model.state_dict()}
     for file in files:
+        found = {}
         with safe_open(file, framework="pt") as reader:
-            found = {
-                names[name]: reader.get_tensor(raw).float()
-                for raw in reader.keys()  # noqa: SIM118 (not a mapping)
-                if (name := canonical_name(raw)).startswith(prefix)
-                and name in names
-                and not raw.startswith(_OTHER_PARTS)
-            }
+            for raw in reader.keys():  # noqa: SIM118 (not a mapping)
+                name = canonical_name(raw)
+                if not name.startswith(prefix) or name not in names or raw.startswith(_OTHER_PARTS):
+                    continue
+                found[names[name]], memory = _own_memory(reader.get_tensor(raw))
+                if memory is not None:
+                    model.filled_memory[names[name]] = memory
         model.load_state_dict(found, strict=False, assign=True)
     if model.config.tie_word_embeddings:
         model.tie_weights()
@@ -149,8 +154,8 @@ def fill(model: Any, files: list[Path], prefix: str = "") -> None:
 def release(model: Any, prefix: str = "") -> None:
     """Free what `fill` read: the parameters go back to the meta device.
 
-    Their memory goes even where something else still holds the tensors: the rules of onnxscript's optimiser
-    remember the last graph that they saw, with all its weights.
+    Their memory goes even where something else still holds the tensors, which then hold zeros: the rules of
+    onnxscript's optimiser remember the last graph that they saw, with all its weights.
     """
     filled = {
         name: parameter
@@ -159,10 +164,24 @@ def release(model: Any, prefix: str = "") -> None:
     }
     empty = {name: torch.empty_like(p, device="meta") for name, p in filled.items()}
     model.load_state_dict(empty, strict=False, assign=True)
-    for parameter in filled.values():
-        storage = parameter.untyped_storage()
-        if storage.resizable() and not parameter.is_meta:  # not: mapped from a float32 file
-            storage.resize_(0)
+    for name in filled:
+        memory = model.filled_memory.pop(name, None)
+        if memory is not None:
+            memory.madvise(mmap.MADV_DONTNEED)
+
+
+def _own_memory(tensor: torch.Tensor) -> tuple[torch.Tensor, mmap.mmap | None]:
+    """Copy a tensor in float32 to memory that can be given back whoever holds it.
+
+    A storage cannot: `resize_` refuses it once `numpy()` was asked of it, as exporters do. What is float32
+    already stays mapped from its file.
+    """
+    if tensor.dtype == torch.float32 or not tensor.numel() or sys.platform == "win32":
+        return tensor.float(), None
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # pages that are shared, the default, would stay
+    memory = mmap.mmap(-1, 4 * tensor.numel(), flags=flags)
+    copy = torch.frombuffer(memory, dtype=torch.float32).view(tensor.shape)
+    return copy.copy_(tensor), memory
 
 
 @contextlib.contextmanager
