@@ -66,6 +66,8 @@ def expand_halves(model: onnx.ModelProto) -> None:
     """Undo `store_exact_halves`: float16 initialisers behind a Cast to float32 become float32 ones."""
     graph = model.graph
     weights = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT16}
+    if not weights:
+        return  # what follows copies the model
     nodes, expanded = [], set()
     for node in graph.node:
         to = next((a.i for a in node.attribute if a.name == "to"), None)

@@ -128,9 +128,8 @@ def _add_to_graph(
 ) -> None:
     base, reference = add_golden(work.bundle, graph, loader.load(work.bundle, graph))
     assert base.golden is not None
-    model = onnx.load(str(work.directory / base.file))
-    expand_halves(model)
-    work.put(graph, replace(base, weight_bytes=weight_bytes(model)), [base.golden])
+    size = weight_bytes(_load(work.directory / base.file))
+    work.put(graph, replace(base, weight_bytes=size), [base.golden])
     for name in names:
         precision = PRECISIONS[name]
         if not precision.has(graph):
@@ -154,6 +153,13 @@ def _add_to_graph(
         work.rows.append(row)
 
 
+def _load(path: Path) -> onnx.ModelProto:
+    """Read a graph with float32 weights. A 3B decoder takes 12 GB: hold one at a time."""
+    model = onnx.load(str(path))
+    expand_halves(model)
+    return model
+
+
 def _write(
     directory: Path,
     spec: GraphSpec,
@@ -163,8 +169,7 @@ def _write(
     calibration: Calibration | None,
 ) -> GraphVariant:
     """Convert a graph and write it beside the other; return its entry."""
-    model = onnx.load(str(directory / spec.file))
-    expand_halves(model)
+    model = _load(directory / spec.file)
     label = precision.label
     if calibration is not None and precision.calibrate is not None:
         model = precision.calibrate(model, calibration)

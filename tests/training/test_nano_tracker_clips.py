@@ -14,9 +14,9 @@ from omni_training.nano.tracker_unroll import FrameOutput
 from omni_sdk.metrics.boxes import box_iou
 
 
-def batch(seed: int, length: int = 5, clips: int = 3) -> TrackingBatch:
+def batch(seed: int, length: int = 5, clips: int = 3, crossing: float = 0.0) -> TrackingBatch:
     rng = np.random.default_rng(seed)
-    return draw_batch(rng, side=96, clips=clips, objects=3, length=length)
+    return draw_batch(rng, side=96, clips=clips, objects=3, length=length, crossing_share=crossing)
 
 
 def test_a_batch_is_a_function_of_its_generator() -> None:
@@ -52,6 +52,18 @@ def test_objects_of_a_clip_never_share_a_cell() -> None:
     b = batch(4, 6, 4)
     for clip in range(4):
         assert float(b.coverage[b.clip_of == clip].sum(0).max()) <= 1 + 1e-6
+
+
+def test_crossings_hide_an_object_little_by_little() -> None:
+    def partly_covered(crossing: float) -> float:
+        found = []
+        for seed in range(4, 10):
+            area = batch(seed, 12, 2, crossing).coverage.sum((2, 3))
+            share = area / area.amax(1, keepdim=True)
+            found.append(((share > 0.02) & (share < 0.6)).float().mean())
+        return float(np.mean(found))
+
+    assert partly_covered(1.0) > 1.5 * partly_covered(0.0)
 
 
 def test_boxes_are_as_wrong_as_a_grounders() -> None:

@@ -12,7 +12,7 @@ import torch
 from omni_training.cli import main
 from omni_training.nano import tracker as training
 from omni_training.nano import tracker_report
-from omni_training.nano.tracker import draw_step, forward, learning_rate, train_tracker
+from omni_training.nano.tracker import STAGES, draw_step, forward, learning_rate, train_tracker
 from omni_training.nano.tracker_checkpoint import FILE, fingerprint, load_progress
 from omni_training.nano.tracker_config import StageConfig, TrackerConfig, TrackerSizes
 from omni_training.nano.tracker_evaluate import (
@@ -35,6 +35,7 @@ CONFIG = TrackerConfig(
     sizes=SIZES,
     box=StageConfig(15, 6, 3, (1, 1), 3e-3, 0.1, balance=(1.0, 0.8)),
     clip=StageConfig(4, 2, 2, (2, 4), 5e-4, 0.1, own_presence_share=0.5, single_frame_share=0.3),
+    long=StageConfig(2, 1, 2, (4, 6), 3e-4, 0.1, own_presence_share=0.5, crossing_share=0.5),
     evaluate_every=1000,
     evaluation_clips=1,
 )
@@ -72,7 +73,7 @@ def box_loss(model) -> float:
 
 def test_boxes_are_learnt(trained) -> None:
     steps = [r for r in log(trained) if "loss" in r]
-    assert [(r["stage"], r["step"]) for r in steps] == [("box", 15), ("clip", 4)]
+    assert [(r["stage"], r["step"]) for r in steps] == [("box", 15), ("clip", 4), ("long", 2)]
     assert all(np.isfinite(list(r.values())[2:]).all() for r in steps)
     # measured: 2.5 before, 1.2 after 15 steps of the first stage
     before, after = (
@@ -89,9 +90,9 @@ def test_the_model_is_a_checkpoint_of_transformers(trained) -> None:
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(trained, tmp_path) -> None:
-    """Stopped within the first stage, at its end, and within the second."""
+    """Stopped within the first stage, at its end, within the second, and within the third."""
     done = 0
-    for stop in (3, 15, 17):
+    for stop in (3, 15, 17, 20):
         assert (
             train_tracker(CONFIG, tmp_path, resume=True, say=quiet, stop_after=stop - done) is None
         )
@@ -114,7 +115,7 @@ def test_a_finished_run_is_not_run_again(trained) -> None:
 def test_steps_that_are_done_again_are_logged_once(trained, tmp_path) -> None:
     (tmp_path / FILE).write_bytes((trained / FILE).read_bytes())
     lines = (trained / "tracker.jsonl").read_text()
-    (tmp_path / "tracker.jsonl").write_text(lines + '{"stage": "clip", "step": 5}\n')
+    (tmp_path / "tracker.jsonl").write_text(lines + '{"stage": "long", "step": 3}\n')
     train_tracker(CONFIG, tmp_path, resume=True, say=quiet)
     assert (tmp_path / "tracker.jsonl").read_text() == lines
 
@@ -222,9 +223,10 @@ def test_the_command_judges_a_tracker(trained, tmp_path, capsys, monkeypatch) ->
     assert table.keys() == {"boxes", "true_boxes", "wrong_boxes", "true_boxes_backward"}
 
 
-def test_scaling_changes_the_steps_of_both_stages() -> None:
+def test_scaling_changes_the_steps_of_all_stages() -> None:
     config, half = TrackerConfig(), TrackerConfig().scaled(0.5)
-    assert (half.box.steps, half.clip.steps) == (config.box.steps // 2, config.clip.steps // 2)
+    for name in STAGES:
+        assert getattr(half, name).steps == getattr(config, name).steps // 2
     assert config.scaled(1.0) == config
     with pytest.raises(ValueError, match="above 0"):
         config.scaled(0)

@@ -1,4 +1,4 @@
-"""Training of the nano tracker from nothing: boxes on single frames first, then clips through the memory.
+"""Training of the nano tracker from nothing: boxes on single frames, then clips through the memory.
 
 Every batch is a function of (seed, stage, step) and schedules count steps, so a run that was killed and
 goes on from its checkpoint gives the weights of one that was not (on the same machine and threads).
@@ -32,7 +32,7 @@ from omni_training.nano.tracker_model import new_model, open_memory
 from omni_training.nano.tracker_unroll import TrackerUnroll
 from omni_training.safety import save_bad_batch
 
-STAGES = ("box", "clip")
+STAGES = ("box", "clip", "long")
 LOG = "tracker.jsonl"
 LOG_STEPS = 25
 CALIBRATION_FRAMES = 32
@@ -189,7 +189,7 @@ class _Run:
     def _evaluate(self, name: str, step: int) -> None:
         config = self._config
         values = evaluate_boxes(self._model, clips=4 * config.evaluation_clips)
-        if name == "clip":
+        if name != "box":
             values |= evaluate_clips(self._model, clips=config.evaluation_clips)
         self._write({"stage": name, "step": step, "evaluation": True} | values)
 
@@ -221,6 +221,7 @@ def draw_step(config: TrackerConfig, name: str, step: int) -> tuple[TrackingBatc
         clips=clips,
         objects=stage.objects,
         length=length,
+        crossing_share=stage.crossing_share,
     )
     return batch, trusting
 
@@ -249,7 +250,7 @@ def forward(
     start, end = stage.balance
     balance = start + (end - start) * step / stage.steps
     balance = min(max(balance, 0.0), 1.0)
-    return batch_loss(outputs, batch, balance=balance, with_score=name == "clip")
+    return batch_loss(outputs, batch, balance=balance, with_score=name != "box")
 
 
 def learning_rate(stage: StageConfig, step: int) -> float:

@@ -81,6 +81,7 @@ def draw_batch(
     clips: int,
     objects: int,
     length: int,
+    crossing_share: float = 0.0,
 ) -> TrackingBatch:
     """Draw clips and prompts.
 
@@ -90,12 +91,16 @@ def draw_batch(
         clips: B.
         objects: per clip, at most.
         length: L in frames.
+        crossing_share: see `StageConfig`.
     """
     first = 0 if rng.random() < 0.6 else int(rng.integers(length))
     prompted = {first}
     if length > 2 and rng.random() < 0.3:
         prompted.add(int(rng.integers(length)))
-    drawn = [_draw_clip(rng, side, objects, length, sorted(prompted)) for _ in range(clips)]
+    drawn = [
+        _draw_clip(rng, side, objects, length, sorted(prompted), crossing_share)
+        for _ in range(clips)
+    ]
     owners = [(n, target) for n, clip in enumerate(drawn) for target in clip.targets]
     masks = np.stack([drawn[n].maps == target + 1 for n, target in owners])
     visible = masks.sum((2, 3)) / FINE**2
@@ -127,12 +132,15 @@ def _draw_clip(
     objects: int,
     length: int,
     prompted: list[int],
+    crossing_share: float,
 ) -> _Clip:
     """Draw until an object can be seen on all prompted frames."""
     while True:
-        scene = draw_scene(rng)
+        crossing = crossing_share > 0 and rng.random() < crossing_share
+        scene = draw_scene(rng, "occluded" if crossing else None)
         times = _draw_times(rng, length)
-        scene = replace(scene, objects=tuple(_vary(rng, list(scene.objects), times)))
+        if not crossing:
+            scene = replace(scene, objects=tuple(_vary(rng, list(scene.objects), times)))
         hidden = _draw_hidden(rng, len(scene.objects), length)
         shown = [_without(scene, hidden[:, t]) for t in range(length)]
         fine = (FINE * side, FINE * side)

@@ -61,6 +61,8 @@ class StageConfig:
         single_frame_share: of the steps that show single frames instead, as many frames in all.
         own_presence_share: of the steps whose memories believe the model's own object score; the others
             are told the truth.
+        crossing_share: of the clips in which one object hides another on its way, for as long as in the
+            world's own "occluded" clips.
     """
 
     steps: int
@@ -73,6 +75,7 @@ class StageConfig:
     balance: tuple[float, float] = (0.0, 0.0)
     single_frame_share: float = 0.0
     own_presence_share: float = 0.0
+    crossing_share: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.steps, self.clips, self.objects, self.frames[0]) < 1:
@@ -90,6 +93,8 @@ class TrackerConfig:
         sizes: of the model.
         box: stage 1, a box gives a mask on single frames.
         clip: stage 2, clips are unrolled through the memory.
+        long: stage 3, clips in which an object may be away for longer than the memory of recent frames
+            reaches: it must be found again from the prompted frame.
         weight_decay: of matrices.
         evaluate_every: steps between two evaluations on held-out clips.
         evaluation_clips: how many.
@@ -118,6 +123,17 @@ class TrackerConfig:
         single_frame_share=0.15,
         own_presence_share=0.4,
     )
+    long: StageConfig = StageConfig(
+        steps=1200,
+        clips=2,
+        objects=3,
+        frames=(8, 20),
+        learning_rate=4e-4,
+        warmup=0.03,
+        single_frame_share=0.1,
+        own_presence_share=0.6,
+        crossing_share=0.5,
+    )
     weight_decay: float = 0.02
     evaluate_every: int = 200
     evaluation_clips: int = 12
@@ -135,6 +151,7 @@ class TrackerConfig:
             self,
             box=_scaled(self.box, factor),
             clip=_scaled(self.clip, factor),
+            long=_scaled(self.long, factor),
             evaluation_clips=max(1, round(self.evaluation_clips * min(1.0, factor))),
         )
 

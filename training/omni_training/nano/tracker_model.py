@@ -133,7 +133,7 @@ def initialise(model: Sam2VideoModel) -> None:
 
 @torch.no_grad()
 def open_memory(model: Sam2VideoModel, pixels: Tensor) -> None:
-    """Fit the memory to an image encoder that learnt without it, between the two stages.
+    """Fit the memory to an image encoder that learnt without it, between the first two stages.
 
     - Memory attention ends in a normalisation; its gain and offset are set to those of the features which
       the decoder knows, so that attending starts as about the identity.
