@@ -3,9 +3,9 @@
 Writes checkpoints with random weights in the published layout, exports each with `omni-export onnx` in a
 process of its own, and watches that process: anonymous memory is what a machine must have, file-backed
 memory (mapped weights) is what it may take back. Every graph is held against TensorRT's operator list. The
-3B thinker needs 35 GB of disk.
+3B thinker needs 35 GB of disk, each of its variants up to 25 GB more while it is made.
 
-    python benchmarks/export_sizes.py --work DIR [--only 3b] [--json PATH]
+    python benchmarks/export_sizes.py --work DIR [--only 3b] [--variant int8 ..] [--json PATH]
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ PREPROCESSOR: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One export."""
+    """One export, or one variant of it; `size_mb` of the bundle, or of the variant's graphs."""
 
     model: str
     parameters: int
     seconds: float
     peak_anonymous_mb: float
     peak_resident_mb: float
-    bundle_mb: float
+    size_mb: float
     parity: dict[str, float]
     tensorrt_objections: list[str]
 
@@ -172,10 +172,53 @@ def sam2_checkpoint(size: str, directory: Path) -> int:
 
 
 def export(name: str, parameters: int, arguments: list[str], bundle: Path) -> Row:
-    """Run `omni-export onnx` and watch its memory."""
+    """Run `omni-export onnx`."""
+    cost = _watch("onnx", "--out", str(bundle), *arguments)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    files = [entry["file"] for entry in manifest["graphs"].values()]
+    size = sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file())
+    return _row(name, parameters, cost, size, manifest["parity"], bundle, files)
+
+
+def variant(name: str, parameters: int, bundle: Path, out: Path) -> Row:
+    """Run `omni-export variants` for one variant, NAME@VARIANT: it is loaded, and 64 tokens are compared."""
+    made = name.partition("@")[2]
+    cost = _watch("variants", str(bundle), "--out", str(out), "--variant", made)
+    manifest = json.loads((out / "manifest.json").read_text())
+    graphs = [g["variants"][made] for g in manifest["graphs"].values() if made in g["variants"]]
+    files = [file for g in graphs for file in (g["file"], *g["data"])]
+    rows = [r for r in manifest["parity"] if f"@{made}" in r["subject"]]
+    size = sum((out / file).stat().st_size for file in files)
+    return _row(name, parameters, cost, size, rows, out, [g["file"] for g in graphs])
+
+
+def _row(
+    name: str,
+    parameters: int,
+    cost: tuple[float, float, float],
+    size: int,
+    parity: list[dict[str, Any]],
+    directory: Path,
+    graphs: list[str],
+) -> Row:
+    return Row(
+        name,
+        parameters,
+        *cost,
+        size_mb=size / 1e6,
+        parity={f"{r['subject']}: {r['measure']}": r["value"] for r in parity},
+        tensorrt_objections=[
+            f"{file}: {why}"
+            for file in graphs
+            for why in objections(onnx.load(directory / file, load_external_data=False))
+        ],
+    )
+
+
+def _watch(*arguments: str) -> tuple[float, float, float]:
+    """Run `omni-export`; return its seconds, and its peaks of anonymous and resident memory in MiB."""
     started = time.monotonic()
-    command = [sys.executable, "-m", "omni_export.cli", "onnx", "--out", str(bundle), *arguments]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen([sys.executable, "-m", "omni_export.cli", *arguments])
     anonymous = resident = 0
     while process.poll() is None:
         status = _status(process.pid)
@@ -183,22 +226,8 @@ def export(name: str, parameters: int, arguments: list[str], bundle: Path) -> Ro
         resident = max(resident, status.get("VmHWM", 0))
         time.sleep(0.1)
     if process.returncode:
-        raise SystemExit(f"{name}: omni-export ended with {process.returncode}")
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    return Row(
-        model=name,
-        parameters=parameters,
-        seconds=time.monotonic() - started,
-        peak_anonymous_mb=anonymous / 1024,
-        peak_resident_mb=resident / 1024,
-        bundle_mb=sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file()) / 1e6,
-        parity={f"{r['subject']}: {r['measure']}": r["value"] for r in manifest["parity"]},
-        tensorrt_objections=[
-            f"{graph}: {why}"
-            for graph, entry in manifest["graphs"].items()
-            for why in objections(onnx.load(bundle / entry["file"], load_external_data=False))
-        ],
-    )
+        raise SystemExit(f"omni-export {' '.join(arguments)}: ended with {process.returncode}")
+    return time.monotonic() - started, anonymous / 1024, resident / 1024
 
 
 def _status(pid: int) -> dict[str, int]:
@@ -210,10 +239,22 @@ def _status(pid: int) -> dict[str, int]:
     return {k: int(v.split()[0]) for k, v in pairs if v.strip().endswith("kB")}
 
 
+def _tell(row: Row) -> None:
+    print(
+        f"{row.model}: {row.parameters / 1e6:.0f} M parameters, {row.seconds:.0f} s, peak "
+        f"{row.peak_anonymous_mb / 1024:.1f} GiB anonymous ({row.peak_resident_mb / 1024:.1f} with "
+        f"mapped files), {row.size_mb / 1e3:.2f} GB"
+    )
+    for subject, value in row.parity.items():
+        print(f"    {subject} {value:.2g}")
+    print(f"    TensorRT's operator list: {row.tensorrt_objections or 'no objection'}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="directory for what is written")
     parser.add_argument("--only", choices=("3b", "tiny", "large"), action="append")
+    parser.add_argument("--variant", action="append", default=[], help="to make of each bundle")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = []
@@ -227,17 +268,13 @@ def main() -> None:
         else:
             count, half = sam2_checkpoint(name, checkpoint), "--dus"
         options = [half, str(checkpoint), f"{half}-license", "apache-2.0"]
-        rows.append(row := export(name, count, options, bundle))
-        print(
-            f"{row.model}: {row.parameters / 1e6:.0f} M parameters, {row.seconds:.0f} s, peak "
-            f"{row.peak_anonymous_mb / 1024:.1f} GiB anonymous ({row.peak_resident_mb / 1024:.1f} with "
-            f"mapped files), bundle {row.bundle_mb / 1e3:.2f} GB"
-        )
-        for subject, value in row.parity.items():
-            print(f"    {subject} {value:.2g}")
-        print(
-            f"    TensorRT's operator list: {row.tensorrt_objections or 'no objection'}", flush=True
-        )
+        rows.append(export(name, count, options, bundle))
+        _tell(rows[-1])
+        shutil.rmtree(checkpoint)
+        for made in arguments.variant:
+            rows.append(variant(f"{name}@{made}", count, bundle, work / "variant"))
+            _tell(rows[-1])
+            shutil.rmtree(work / "variant")
         shutil.rmtree(work)
     if arguments.json:
         report = {

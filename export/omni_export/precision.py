@@ -109,7 +109,9 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     kept = [v.name for v in (*model.graph.input, *model.graph.output) if not _is_cache(v.name)]
-    large = model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
+    large = weight_bytes(model) >= onnx.checker.MAXIMUM_PROTOBUF - (
+        64 << 20
+    )  # leaves room for the nodes
     try:
         # Range has no float16 form in ONNX; shapes cannot be inferred in a model over protobuf's limit
         converted: onnx.ModelProto = convert_float_to_float16(

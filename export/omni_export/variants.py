@@ -180,7 +180,7 @@ def _write(
     file = f"{graph}_{name}.onnx"
     path = directory / file
     data: tuple[str, ...] = ()
-    if model.ByteSize() > EXTERNAL_DATA_BYTES:
+    if size > EXTERNAL_DATA_BYTES:  # ByteSize() fails beyond 2 GB
         data = (f"{file}.data",)
         path.with_name(path.name + ".data").unlink(missing_ok=True)  # onnx appends
         onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data")

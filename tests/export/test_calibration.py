@@ -4,9 +4,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from omni_export import gptq as gptq_module
 from omni_export.calibration import clip_row, record
 from omni_export.cli import main
-from omni_export.gptq import gptq
+from omni_export.gptq import gptq, inverse_factor
 from omni_export.precision import PRECISIONS, expand_halves
 from omni_export.variants import add_variants
 
@@ -91,12 +92,41 @@ def test_gptq_beats_rounding_on_correlated_inputs():
     weight = rng.standard_normal((64, 24)).astype(np.float32)
     errors = []
     for hessian in (inputs.T @ inputs, np.eye(64)):  # the identity is rounding to the nearest
-        values, scales = gptq(weight, hessian, 32)
+        values, scales = gptq(weight, inverse_factor(hessian), 32)
         assert values.max() <= 15
         back = (values.astype(np.float64) - 8) * scales.repeat(32, 0)
         errors.append(np.square(inputs @ (back - weight)).mean())
         assert np.abs(back - weight).max() < 2 * np.abs(scales).max() or hessian[0, 1]
     assert errors[0] < 0.3 * errors[1]
+
+
+def test_batches_of_rows_and_slices_of_columns_change_nothing(monkeypatch):
+    """Errors reach later rows at once or in batches, columns do not depend on each other."""
+    rng = np.random.default_rng(1)
+    inputs = rng.standard_normal((500, 16)) @ rng.standard_normal((16, 160))
+    inputs += 0.3 * rng.standard_normal(inputs.shape)
+    factor = inverse_factor(inputs.T @ inputs)
+    weight = rng.standard_normal((160, 50)).astype(np.float32)
+    found = []
+    for rows, columns in ((160, 50), (32, 50), (64, 16)):
+        monkeypatch.setattr(gptq_module, "_ROWS", rows)
+        monkeypatch.setattr(gptq_module, "_COLUMNS", columns)
+        found.append(gptq(weight, factor, 32))
+    for values, scales in found[1:]:
+        assert np.array_equal(values, found[0][0])
+        np.testing.assert_allclose(scales, found[0][1], rtol=1e-6)
+
+
+def test_passes_change_nothing(nano, loader, clips, monkeypatch):
+    """Hessians that do not fit beside each other are gathered one after the other."""
+    data = record(nano, loader, clips[:1], QUESTION)
+    models = []
+    for memory in (1 << 30, 1):
+        monkeypatch.setattr(gptq_module, "HESSIAN_BYTES", memory)
+        model = onnx.load(nano.path(nano.graph("grs/decoder").file))
+        expand_halves(model)
+        models.append(PRECISIONS["int4"].calibrate(model, data).SerializeToString())
+    assert models[0] == models[1]
 
 
 def test_the_command_writes_fitted_weights(nano, clips, tmp_path, capsys):
