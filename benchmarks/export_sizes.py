@@ -41,6 +41,7 @@ SHARD_BYTES = 2 << 30
 POOL = 1 << 26  # numbers drawn once and read at many places: memory and time depend on shapes only
 TOKENS = {
     "<|endoftext|>": 151643,
+    "<|im_start|>": 151644,
     "<|im_end|>": 151645,
     "<|AUDIO|>": 151646,
     "<|audio_bos|>": 151647,

@@ -38,11 +38,11 @@ def inverse_factor(hessian: Floats) -> Floats:
     """Return the upper triangular U with U^T U = (hessian + damping)^-1, (K, K).
 
     Args:
-        hessian: (K, K), the sum of x x^T over inputs x of K numbers.
+        hessian: (K, K), the sum of x x^T over inputs x of K numbers; damped in place, since it can take a GB.
     """
-    damping = DAMPING * np.diag(hessian).mean() or 1.0
-    damped = hessian + np.eye(len(hessian)) * damping
-    return np.linalg.cholesky(np.linalg.inv(damped)).T
+    diagonal = np.einsum("ii->i", hessian)  # a view
+    diagonal += DAMPING * diagonal.mean() or 1.0
+    return np.linalg.cholesky(np.linalg.inv(hessian)).T
 
 
 def gptq(
@@ -231,5 +231,8 @@ def _hessians(
     for call in calls:
         for name, value in zip(names, session.run(list(names), dict(call)), strict=True):
             rows = value.reshape(-1, value.shape[-1]).astype(np.float64)
-            sums[name] = sums.get(name, 0) + rows.T @ rows
+            if name in sums:
+                sums[name] += rows.T @ rows
+            else:
+                sums[name] = rows.T @ rows
     return sums
