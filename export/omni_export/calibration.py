@@ -100,8 +100,7 @@ def clip_row(
     allowed: float,
 ) -> ParityRow:
     """Compare the greedy choices of two decoders over the recorded calls, each with a cache of its own."""
-    # one after the other: two decoders of 3B would not fit beside each other
-    reference, found = (_choices(loader, b, calibration) for b in (bundle, variant))
+    reference, found = (choices(loader, b, calibration.completions) for b in (bundle, variant))
     different, total = sum(map(ne, reference, found)), len(reference)
     return ParityRow(
         subject=f"{DECODER}@{name}: tokens on the calibration clips",
@@ -112,10 +111,20 @@ def clip_row(
     )
 
 
-def _choices(loader: EngineLoader, bundle: Bundle, calibration: Calibration) -> list[int]:
-    """Return the tokens that a decoder chooses over all recorded calls."""
+def choices(
+    loader: EngineLoader, bundle: Bundle, completions: Sequence[Sequence[Arrays]]
+) -> list[int]:
+    """Return the tokens that a decoder chooses over recorded calls, in a row.
+
+    The decoder is closed at the end: two of 3B would not fit beside each other.
+
+    Args:
+        loader: opens the decoder.
+        bundle: whose decoder.
+        completions: the calls of each completion, without the cache, which is the decoder's own.
+    """
     engine, chosen = loader.load(bundle, DECODER), []
-    for calls in calibration.completions:
+    for calls in completions:
         cache = empty_cache(bundle.graph(DECODER))
         for call in calls:
             found = engine.run(call | cache)

@@ -75,9 +75,8 @@ def _fit_columns(
     scales: NDArray[np.float32],
 ) -> None:
     """Fill `values` and `scales` for some columns; `rest` is what is left to express, and is used up."""
-    batch = (
-        max(_ROWS // block, 1) * block
-    )  # a scale is taken once all earlier errors are in its rows
+    # whole blocks: a scale is taken once all earlier errors are in its rows
+    batch = max(_ROWS // block, 1) * block
     for first in range(0, len(rest), batch):
         last = min(first + batch, len(rest))
         errors = np.empty_like(rest[first:last])

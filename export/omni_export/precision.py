@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -87,8 +88,11 @@ def expand_halves(model: onnx.ModelProto) -> None:
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:
-    """Return the memory that a model's initialisers take."""
-    return sum(numpy_helper.to_array(t).nbytes for t in model.graph.initializer)
+    """Return the memory that a model's initialisers take; their values need not be loaded."""
+    return sum(
+        math.prod(t.dims) * onnx.helper.tensor_dtype_to_np_dtype(t.data_type).itemsize
+        for t in model.graph.initializer
+    )
 
 
 def _copy(value: onnx.NodeProto | TensorProto) -> onnx.NodeProto | TensorProto:
@@ -109,9 +113,8 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     kept = [v.name for v in (*model.graph.input, *model.graph.output) if not _is_cache(v.name)]
-    large = weight_bytes(model) >= onnx.checker.MAXIMUM_PROTOBUF - (
-        64 << 20
-    )  # leaves room for the nodes
+    # ByteSize() fails beyond the limit; the nodes, in front of such weights, take a few MB
+    large = weight_bytes(model) >= onnx.checker.MAXIMUM_PROTOBUF - (64 << 20)
     try:
         # Range has no float16 form in ONNX; shapes cannot be inferred in a model over protobuf's limit
         converted: onnx.ModelProto = convert_float_to_float16(

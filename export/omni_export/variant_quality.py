@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import ne
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from omni_sdk.config import TrackingConfig
 from omni_sdk.dus.masks import rle_decode
 from omni_sdk.dus.sam2 import Sam2Graphs
 from omni_sdk.dus.tracker import Sam2Tracker
-from omni_sdk.engines.base import Engine, EngineLoader
+from omni_sdk.engines.base import EngineLoader
 from omni_sdk.grs.cache import empty_cache
 from omni_sdk.grs.embedding import open_embedding
 from omni_sdk.manifest import ParityRow
 from omni_sdk.stages import KeyframePrompt
 
+from omni_export.calibration import DECODER, Arrays, choices
 from omni_export.clips import ArrayFrames, moving_square
 from omni_export.samples import Sample, make_request
 
@@ -34,11 +36,9 @@ def token_row(
     Fed their own, one early difference would count for all that follow. `allowed` is the share of tokens
     that may differ.
     """
-    embed = open_embedding(loader, bundle)
-    reference = _choices(loader, bundle, embed, None)
-    found = _choices(loader, variant, embed, reference)
-    different = int((reference != found).sum())
-    total = PROMPTS * STEPS
+    completions, reference = _complete(loader, bundle)
+    found = choices(loader, variant, completions)
+    different, total = sum(map(ne, reference, found)), len(reference)
     return ParityRow(
         subject=f"grs/decoder@{name}: tokens",
         reference=REFERENCE,
@@ -48,32 +48,36 @@ def token_row(
     )
 
 
-def _choices(
-    loader: EngineLoader, bundle: Bundle, embed: Engine, fed: NDArray[np.int64] | None
-) -> NDArray[np.int64]:
-    """Return the tokens that a decoder chooses, (PROMPTS, STEPS), fed these or, without any, its own.
+def _complete(loader: EngineLoader, bundle: Bundle) -> tuple[list[list[Arrays]], list[int]]:
+    """Complete `PROMPTS` prompts by `STEPS` tokens each, whatever ends them.
 
-    The decoder is closed at the end: two of 3B would not fit beside each other.
+    Returns:
+        The decoder's calls of each, without the cache, and the tokens chosen, in a row.
     """
-    engine = loader.load(bundle, "grs/decoder")
-    chosen = np.zeros((PROMPTS, STEPS), np.int64)
-    for prompt in range(PROMPTS):
-        request = make_request(bundle.grs, Sample(text=24, seed=prompt))
+    embed, engine = open_embedding(loader, bundle), loader.load(bundle, DECODER)
+    completions: list[list[Arrays]] = []
+    chosen: list[int] = []
+    for seed in range(PROMPTS):
+        request = make_request(bundle.grs, Sample(text=24, seed=seed))
         ids, positions = request.input_ids[None], request.position_ids[:, None]
-        past, length = empty_cache(bundle.graph("grs/decoder")), ids.shape[1]
-        for step in range(STEPS):
-            inputs = {
-                "inputs_embeds": embed.run({"input_ids": ids})["embeds"],
-                "attention_mask": np.ones((1, length), np.int64),
-                "position_ids": positions,
-            }
-            out = engine.run(inputs | past)
+        past, length = empty_cache(bundle.graph(DECODER)), ids.shape[1]
+        calls: list[Arrays] = []
+        for _ in range(STEPS):
+            calls.append(
+                {
+                    "inputs_embeds": embed.run({"input_ids": ids})["embeds"],
+                    "attention_mask": np.ones((1, length), np.int64),
+                    "position_ids": positions,
+                }
+            )
+            out = engine.run(calls[-1] | past)
             past = {name: out[name.replace("past.", "present.")] for name in past}
-            chosen[prompt, step] = out["logits"][0, 0].argmax()
-            ids = (chosen if fed is None else fed)[prompt, step].reshape(1, 1)
+            chosen.append(int(out["logits"][0, 0].argmax()))
+            ids = np.array([[chosen[-1]]], np.int64)
             positions = np.full((3, 1, 1), positions.max() + 1)
             length += 1
-    return chosen
+        completions.append(calls)
+    return completions, chosen
 
 
 def track_row(bundle: Bundle, variant: Bundle, name: str, loader: EngineLoader) -> ParityRow:

@@ -128,7 +128,7 @@ def _add_to_graph(
 ) -> None:
     base, reference = add_golden(work.bundle, graph, loader.load(work.bundle, graph))
     assert base.golden is not None
-    size = weight_bytes(_load(work.directory / base.file))
+    size = weight_bytes(_load(work.directory / base.file, values=False))
     work.put(graph, replace(base, weight_bytes=size), [base.golden])
     for name in names:
         precision = PRECISIONS[name]
@@ -153,9 +153,12 @@ def _add_to_graph(
         work.rows.append(row)
 
 
-def _load(path: Path) -> onnx.ModelProto:
-    """Read a graph with float32 weights. A 3B decoder takes 12 GB: hold one at a time."""
-    model = onnx.load(str(path))
+def _load(path: Path, *, values: bool = True) -> onnx.ModelProto:
+    """Read a graph with float32 weights. A 3B decoder takes 12 GB: hold one at a time.
+
+    `values`: also read weights that lie in a file of their own.
+    """
+    model = onnx.load(str(path), load_external_data=values)
     expand_halves(model)
     return model
 
