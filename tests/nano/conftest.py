@@ -25,6 +25,7 @@ def tiny_config() -> Any:
         sound=StageConfig(steps=2, learning_rate=2e-3, warmup=1, report=2),
         text=StageConfig(steps=2, learning_rate=2e-3, warmup=1, report=2),
         sft=StageConfig(steps=5, learning_rate=2e-3, warmup=1, report=5),
+        polish=StageConfig(steps=7, learning_rate=2e-3, warmup=1, report=7),
         pairs=4, images=2, sounds=2, texts=4, texts_beside=2, drills=2, clips=2, frames=2, descriptions=3,
         early=(0.4,), development_clips=4, development_frames=3,
     )  # fmt: skip

@@ -32,10 +32,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_every_stage_is_run_and_reported(trained: Path) -> None:
     entries = [json.loads(line) for line in (trained / LOG).read_text().splitlines()]
-    assert [e["stage"] for e in entries] == ["dense", "dense", "sound", "text", "sft"]
+    assert [e["stage"] for e in entries] == ["dense", "dense", "sound", "text", "sft", "polish"]
+    asked = {"reason_loss", "table_loss", "ground_loss", "picture_loss", "text_loss"}
+    assert asked | {"place_loss"} == entries[-1]["running"].keys()
     last = entries[-1]["development"]
     assert {"colour", "time", "motion", "lookup", "box_iou", "box_absent"} <= last.keys()
-    assert (trained / "early-40" / "model.safetensors").is_file()
+    assert [f.name for f in trained.glob("early-*")] == ["early-40"]
 
 
 def test_the_checkpoint_is_the_sdks(trained: Path, tiny_config: Any) -> None:
@@ -49,8 +51,8 @@ def test_the_checkpoint_is_the_sdks(trained: Path, tiny_config: Any) -> None:
 def test_killed_and_resumed_equals_uninterrupted(
     trained: Path, tiny_config: Any, tmp_path: Path
 ) -> None:
-    """Stops in the middle of the first and of the last stage."""
-    for steps in (3, 7):
+    """Stops in the middle of the first stage and of the last two."""
+    for steps in (3, 7, 5):
         assert train(tmp_path, tiny_config, max_steps=steps) is None
     assert train(tmp_path, tiny_config) is not None
     again, whole = weights(tmp_path), weights(trained)
@@ -77,6 +79,16 @@ def test_each_stage_changes_just_its_part(tiny_config: Any, tmp_path: Path) -> N
         assert all(part in k or (stage == "text" and "lm_head" in k) for k in changed)
         assert changed or not before
         before = now
+
+
+def test_only_polish_asks_for_the_places(tiny_config: Any, trained: Path, tmp_path: Path) -> None:
+    train(tmp_path, tiny_config, until="sft")
+    before, after = load_file(tmp_path / STATE), load_file(trained / STATE)
+    assert [k for k in before if "places" in k and k.startswith("adam.")] == []
+    assert all(k in after for k in ("adam.places.linear.weight:exp_avg",))
+    assert not torch.equal(
+        before["model.places.linear.weight"], after["model.places.linear.weight"]
+    )
 
 
 def test_a_folder_of_another_training_is_refused(trained: Path, tiny_config: Any) -> None:

@@ -36,6 +36,7 @@ CONFIG = TrackerConfig(
     box=StageConfig(15, 6, 3, (1, 1), 3e-3, 0.1, balance=(1.0, 0.8)),
     clip=StageConfig(4, 2, 2, (2, 4), 5e-4, 0.1, own_presence_share=0.5, single_frame_share=0.3),
     long=StageConfig(2, 1, 2, (4, 6), 3e-4, 0.1, own_presence_share=0.5, crossing_share=0.5),
+    hidden=StageConfig(2, 1, 2, (4, 6), 3e-4, 0.1, own_presence_share=0.5, crossing_share=0.7),
     evaluate_every=1000,
     evaluation_clips=1,
 )
@@ -73,7 +74,8 @@ def box_loss(model) -> float:
 
 def test_boxes_are_learnt(trained) -> None:
     steps = [r for r in log(trained) if "loss" in r]
-    assert [(r["stage"], r["step"]) for r in steps] == [("box", 15), ("clip", 4), ("long", 2)]
+    ends = [("box", 15), ("clip", 4), ("long", 2), ("hidden", 2)]
+    assert [(r["stage"], r["step"]) for r in steps] == ends
     assert all(np.isfinite(list(r.values())[2:]).all() for r in steps)
     # measured: 2.5 before, 1.2 after 15 steps of the first stage
     before, after = (
@@ -90,9 +92,9 @@ def test_the_model_is_a_checkpoint_of_transformers(trained) -> None:
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(trained, tmp_path) -> None:
-    """Stopped within the first stage, at its end, within the second, and within the third."""
+    """Stopped within the first stage, at its end, within the second, the third and the fourth."""
     done = 0
-    for stop in (3, 15, 17, 20):
+    for stop in (3, 15, 17, 20, 22):
         assert (
             train_tracker(CONFIG, tmp_path, resume=True, say=quiet, stop_after=stop - done) is None
         )
@@ -115,7 +117,7 @@ def test_a_finished_run_is_not_run_again(trained) -> None:
 def test_steps_that_are_done_again_are_logged_once(trained, tmp_path) -> None:
     (tmp_path / FILE).write_bytes((trained / FILE).read_bytes())
     lines = (trained / "tracker.jsonl").read_text()
-    (tmp_path / "tracker.jsonl").write_text(lines + '{"stage": "long", "step": 3}\n')
+    (tmp_path / "tracker.jsonl").write_text(lines + '{"stage": "hidden", "step": 3}\n')
     train_tracker(CONFIG, tmp_path, resume=True, say=quiet)
     assert (tmp_path / "tracker.jsonl").read_text() == lines
 

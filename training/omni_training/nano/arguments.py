@@ -28,7 +28,7 @@ def add_nano_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
     parser.add_argument(
         "--minutes-scale", metavar="X", type=float, default=1.0,
-        help="X times the steps in every stage (1: about 190 minutes of one core)",
+        help="X times the steps in every stage (1: about 280 minutes of one core)",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (1)")
     parser.add_argument(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-STAGES = ("dense", "sound", "text", "sft")
-"""In order: vision tower, audio tower, language model on words alone, everything together."""
+STAGES = ("dense", "sound", "text", "sft", "polish")
+"""In order: vision tower, audio tower, language model on words alone, everything together, twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +78,26 @@ class NanoConfig:
         sound: audio tower with a dense head.
         text: language model on true listings: digest, look-ups, answers.
         sft: everything.
+        polish: everything once more, from a high learning rate on: rarely right, then precisely right.
         pairs: low-resolution frame pairs in a dense batch.
         images: grounder's frames in a dense batch (every `image_every`-th step).
         image_every: see `images`.
         sounds: clips in a sound batch.
         texts: rows in a text batch, half of them drills.
         drills: look-ups in a drill.
-        texts_beside: rows of words in a batch of the last stage.
-        clips: reasoner's rows in a batch of the last stage.
+        texts_beside: rows of words in a batch of sft and polish.
+        clips: reasoner's rows in a batch of sft and polish.
         frames: grounder's frames in such a batch.
         descriptions: asked of each such frame at once.
         absent_half: of the absent descriptions, the share with one word that matches a visible object.
-        plan: kinds of batches of the last stage, taking turns: g reasoner, d grounder, t text.
-        tower_rate: learning rate of the towers over that of the language model in the last stage.
-        thaw: share of the last stage for which the towers stay as the dense stages left them.
-        table_weight, dense_weight: of the auxiliary losses in the last stage.
+        plan, polish_plan: kinds of batches of these two, taking turns: g reasoner, d grounder, t text.
+        tower_rate: learning rate of the towers over that of the language model in sft and polish.
+        thaw: share of sft for which the towers stay as the dense stages left them.
+        table_weight, dense_weight: of the auxiliary losses in sft and polish.
+        place_weight: of the boxes that the language model is asked for at every picture token, in polish.
         weight_decay: of AdamW.
         clip_norm: of the gradient.
-        early: shares of the last stage at which a checkpoint is kept (unsaturated starts for GRPO).
+        early: shares of sft at which a checkpoint is kept (unsaturated starts for GRPO).
         save_seconds: wall time between resumable states.
         development_clips, development_frames: on which progress is measured.
     """
@@ -107,6 +109,9 @@ class NanoConfig:
     text: StageConfig = StageConfig(steps=700, learning_rate=1.7e-3, report=150)
     sft: StageConfig = StageConfig(
         steps=4800, learning_rate=1.5e-3, warmup=80, hold=0.35, report=300
+    )
+    polish: StageConfig = StageConfig(
+        steps=6300, learning_rate=1.1e-3, warmup=80, hold=0.25, report=350
     )
     pairs: int = 24
     images: int = 6
@@ -120,10 +125,12 @@ class NanoConfig:
     descriptions: int = 5
     absent_half: float = 0.7
     plan: str = "gdgddt"
+    polish_plan: str = "gddgddt"
     tower_rate: float = 0.5
     thaw: float = 0.3
     table_weight: float = 0.3
     dense_weight: float = 0.5
+    place_weight: float = 0.5
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     early: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3)

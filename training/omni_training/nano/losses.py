@@ -26,10 +26,7 @@ class TokenLoss:
         assert tokenizer.token_to_id(str(image_pixels)) == first + image_pixels
         self.first, self.last = first, first + image_pixels
         self._weights = token_weights(tokenizer)
-        deviation = COORDINATE_DEVIATION * image_pixels / 96
-        numbers = torch.arange(image_pixels + 1, dtype=torch.float32)
-        squares = (numbers[:, None] - numbers[None]) ** 2
-        self._soft = torch.softmax(-squares / (2 * deviation**2), dim=1)
+        self._soft = soft_coordinates(image_pixels)
 
     def __call__(
         self, head: torch.nn.Module, states: Tensor, targets: Tensor
@@ -53,3 +50,11 @@ class TokenLoss:
                 number, -(soft * log[number, self.first : self.last + 1]).sum(-1)
             )
         return (loss * weights).sum() / weights.sum(), log.argmax(-1)
+
+
+def soft_coordinates(image_pixels: int) -> Tensor:
+    """Return (P + 1, P + 1): row v is the target of a coordinate v of an image of P pixels, sum 1."""
+    deviation = COORDINATE_DEVIATION * image_pixels / 96
+    numbers = torch.arange(image_pixels + 1, dtype=torch.float32)
+    squares = (numbers[:, None] - numbers[None]) ** 2
+    return torch.softmax(-squares / (2 * deviation**2), dim=1)

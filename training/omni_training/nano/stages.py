@@ -15,11 +15,13 @@ from omni_training.nano import dense
 from omni_training.nano.config import NanoConfig
 from omni_training.nano.losses import TokenLoss
 from omni_training.nano.packing import Batch
+from omni_training.nano.places import PlaceHead, place_truth
 from omni_training.nano.rows import RowMaker
 from omni_training.nano.table import TableHead, table_truth
 from omni_training.nano.towers import hear, read, see
 
-TABLE_LAYER = 2
+TAP_LAYER = 2
+"""Layers of the language model after which its state is read by the auxiliary heads."""
 Scores = dict[str, float]
 
 
@@ -37,6 +39,7 @@ class Learner(nn.Module):
             self.pictures = dense.PictureHead(config.model.hidden)
             self.sounds = dense.SoundHead(config.model.hidden)
             self.table = TableHead(config.model.hidden)
+            self.places = PlaceHead(config.model.hidden, config.model.image_pixels)
         self.config = config
         self.maker = RowMaker(processor, tokenizer)
         self.token_loss = TokenLoss(tokenizer, config.model.image_pixels)
@@ -50,10 +53,12 @@ class Learner(nn.Module):
             "sound": (towers[1], "sounds."),
             "text": ("thinker.model.language_model.", "thinker.lm_head."),
             "sft": ("thinker.", "pictures.", "table."),
+            "polish": ("thinker.", "pictures.", "table.", "places."),
         }[stage]
+        mixed = stage in ("sft", "polish")
         for name, parameter in self.named_parameters():
             if name.startswith(parts) and parameter.requires_grad:
-                slow = stage == "sft" and name.startswith((*towers, "pictures."))
+                slow = mixed and name.startswith((*towers, "pictures."))
                 yield name, parameter, self.config.tower_rate if slow else 1.0
 
     def step(self, stage: str, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
@@ -63,6 +68,7 @@ class Learner(nn.Module):
             "sound": self._sound,
             "text": self._text,
             "sft": self._sft,
+            "polish": self._polish,
         }
         self._frozen_towers = stage == "sft" and number < self.config.thaw * self.config.sft.steps
         return steps[stage](number, rng)
@@ -89,7 +95,7 @@ class Learner(nn.Module):
             embeds = embeds.masked_scatter(place[..., None], sounds)
         mask = None if batch.mask is None else batch.mask.to(device)
         last, tapped = read(
-            model.language_model, embeds, batch.positions.to(device), mask, TABLE_LAYER
+            model.language_model, embeds, batch.positions.to(device), mask, TAP_LAYER
         )
         return last, tapped, pictures
 
@@ -125,42 +131,62 @@ class Learner(nn.Module):
         tokens = hear(self.thinker.model.audio_tower, mel.to(device))
         return self.sounds.loss(tokens, tones.to(device))
 
-    def _text(
-        self, number: int, rng: np.random.Generator, stage: str = "text"
+    def _text(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
+        return self._words(rng, self.config.texts)
+
+    def _sft(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
+        plan = self.config.plan
+        return self._mixed(plan[number % len(plan)], rng, place_weight=0.0)
+
+    def _polish(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
+        plan = self.config.polish_plan
+        return self._mixed(plan[number % len(plan)], rng, place_weight=self.config.place_weight)
+
+    def _mixed(
+        self, kind: str, rng: np.random.Generator, *, place_weight: float
     ) -> tuple[Tensor, Scores]:
-        count = self.config.texts_beside if stage == "sft" else self.config.texts
+        if kind == "t":
+            return self._words(rng, self.config.texts_beside)
+        if kind == "g":
+            return self._reason(rng)
+        return self._ground(rng, place_weight)
+
+    def _words(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Scores]:
         batch = self.maker.words(rng, count, self.config.drills)
         loss, _ = self.loss_of_tokens(batch, self.states(batch)[0])
         return loss, {"text_loss": float(loss.detach())}
 
-    def _sft(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
-        config = self.config
-        kind = config.plan[number % len(config.plan)]
-        if kind == "t":
-            return self._text(number, rng, "sft")
-        if kind == "g":
-            batch = self.maker.reasoner(rng, config.clips)
-            last, tapped, _ = self.states(batch)
-            loss, _ = self.loss_of_tokens(batch, last)
-            ends = self.row_ends(batch)
-            truth = table_truth(batch.scenes, len(ends)).to(last.device)
-            table, _ = self.table.loss(tapped[:, ends], truth)
-            scores = {"reason_loss": float(loss.detach()), "table_loss": float(table.detach())}
-            return loss + config.table_weight * table, scores
-        batch = self.maker.grounder(rng, config.frames, config.descriptions, config.absent_half)
-        last, _, pictures = self.states(batch)
+    def _reason(self, rng: np.random.Generator) -> tuple[Tensor, Scores]:
+        batch = self.maker.reasoner(rng, self.config.clips)
+        last, tapped, _ = self.states(batch)
         loss, _ = self.loss_of_tokens(batch, last)
-        if self._frozen_towers:
-            return loss, {"ground_loss": float(loss.detach())}
-        assert pictures is not None
+        ends = self.row_ends(batch)
+        truth = table_truth(batch.scenes, len(ends)).to(last.device)
+        table, _ = self.table.loss(tapped[:, ends], truth)
+        scores = {"reason_loss": float(loss.detach()), "table_loss": float(table.detach())}
+        return loss + self.config.table_weight * table, scores
+
+    def _ground(self, rng: np.random.Generator, place_weight: float) -> tuple[Tensor, Scores]:
+        config = self.config
+        batch = self.maker.grounder(rng, config.frames, config.descriptions, config.absent_half)
+        last, tapped, pictures = self.states(batch)
+        loss, _ = self.loss_of_tokens(batch, last)
+        scores = {"ground_loss": float(loss.detach())}
         size = config.model
         grid = size.image_pixels // size.patch // size.merge
-        truth_of = [
-            dense.image_targets(scene, step, grid)
-            for scene, step in zip(batch.scenes, batch.steps, strict=True)
-        ]
+        shown = list(zip(batch.scenes, batch.steps, strict=True))
+        if place_weight:
+            truth = np.concatenate([place_truth(s, t, grid, size.image_pixels) for s, t in shown])
+            here = (batch.ids == self.thinker.config.image_token_id).to(last.device)
+            places = self.places.loss(tapped[here], torch.from_numpy(truth).to(last.device))
+            loss = loss + place_weight * places
+            scores["place_loss"] = float(places.detach())
+        if self._frozen_towers:
+            return loss, scores
+        assert pictures is not None
+        truth_of = [dense.image_targets(scene, step, grid) for scene, step in shown]
         seen, _ = self.pictures.loss(pictures.flatten(0, 1), dense.join(truth_of).to(last.device))
-        scores = {"ground_loss": float(loss.detach()), "picture_loss": float(seen.detach())}
+        scores["picture_loss"] = float(seen.detach())
         return loss + config.dense_weight * seen, scores
 
     def loss_of_tokens(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ from omni_training.nano.tracker_model import new_model, open_memory
 from omni_training.nano.tracker_unroll import TrackerUnroll
 from omni_training.safety import save_bad_batch
 
-STAGES = ("box", "clip", "long")
+STAGES = ("box", "clip", "long", "hidden")
 LOG = "tracker.jsonl"
 LOG_STEPS = 25
 CALIBRATION_FRAMES = 32

@@ -95,6 +95,8 @@ class TrackerConfig:
         clip: stage 2, clips are unrolled through the memory.
         long: stage 3, clips in which an object may be away for longer than the memory of recent frames
             reaches: it must be found again from the prompted frame.
+        hidden: stage 4, the same once more, in most clips with one object behind another: the tracker used to
+            go away with what hides it, or to call it absent for good.
         weight_decay: of matrices.
         evaluate_every: steps between two evaluations on held-out clips.
         evaluation_clips: how many.
@@ -134,6 +136,17 @@ class TrackerConfig:
         own_presence_share=0.6,
         crossing_share=0.5,
     )
+    hidden: StageConfig = StageConfig(
+        steps=2000,
+        clips=2,
+        objects=3,
+        frames=(8, 24),
+        learning_rate=3e-4,
+        warmup=0.03,
+        single_frame_share=0.1,
+        own_presence_share=0.7,
+        crossing_share=0.65,
+    )
     weight_decay: float = 0.02
     evaluate_every: int = 200
     evaluation_clips: int = 12
@@ -152,6 +165,7 @@ class TrackerConfig:
             box=_scaled(self.box, factor),
             clip=_scaled(self.clip, factor),
             long=_scaled(self.long, factor),
+            hidden=_scaled(self.hidden, factor),
             evaluation_clips=max(1, round(self.evaluation_clips * min(1.0, factor))),
         )
 

@@ -231,7 +231,7 @@ class _Run:
         self.say(json.dumps(entry))
 
     def _keep_early(self, plan: StageConfig) -> None:
-        if self.stage != STAGES[-1]:
+        if self.stage != "sft":
             return
         for share in self.config.early:
             if self.number == max(1, round(share * plan.steps)):
