@@ -87,6 +87,8 @@ class TrackingConfig:
 
     Attributes:
         max_keyframes: keyframes that are grounded and prompted, at least 1.
+        second_looks: where the grounder finds nothing in the middle of a moment, what is described may be
+            hidden just then: it is looked for on so many more frames of the moment, in [0, 4].
         max_conditioning: memories of prompted frames that each tracked frame attends to (the nearest
             ones in time); bounds memory and time. transformers keeps all of them.
         match_iou: IoU, in (0, 1], from which a keyframe's box is taken to be an object that is already
@@ -101,6 +103,7 @@ class TrackingConfig:
     """
 
     max_keyframes: int = 4
+    second_looks: int = 2
     max_conditioning: int = 4
     match_iou: float = 0.5
     backward: bool = True
@@ -109,6 +112,10 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         _check(self.max_keyframes >= 1, f"max_keyframes must be >= 1, got {self.max_keyframes!r}")
+        _check(
+            0 <= self.second_looks <= 4,
+            f"second_looks must be in [0, 4], got {self.second_looks!r}",
+        )
         _check(
             self.max_conditioning >= 1,
             f"max_conditioning must be >= 1, got {self.max_conditioning!r}",

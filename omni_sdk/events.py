@@ -36,7 +36,10 @@ class Reasoned:
 
 @dataclass(frozen=True, slots=True)
 class Grounded:
-    """The grounder has looked at every keyframe: `boxes[k]` belongs to `keyframes[k]`."""
+    """The grounder has looked at every keyframe: `boxes[k]` belongs to `keyframes[k]`.
+
+    A keyframe with nothing in its middle has become another frame of its moment if something was found there.
+    """
 
     keyframes: tuple[Keyframe, ...]
     boxes: tuple[tuple[GroundedBox, ...], ...]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from omni_sdk.config import PipelineConfig
-from omni_sdk.dus.keyframes import choose_keyframes, make_prompts, with_objects
+from omni_sdk.dus.keyframes import choose_keyframes, look_again, make_prompts, with_objects
 from omni_sdk.errors import ModelOutputError, PromptError
 from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
 from omni_sdk.loading import load_stages
@@ -179,7 +179,13 @@ class Pipeline:
                 reasoning.segments, observation.clock, config.tracking.max_keyframes
             )
             yield _reasoned(reasoning, status, keyframes)
-            boxes = _ground(grounder, video, keyframes, watch)
+            keyframes, boxes = look_again(
+                keyframes,
+                _ground(grounder, video, keyframes, watch),
+                observation.clock,
+                config.tracking.second_looks,
+                lambda missed: _ground(grounder, video, missed, watch),
+            )
             yield Grounded(keyframes, boxes)
             prompts, places = make_prompts(keyframes, boxes)
             if prompts:

@@ -1,13 +1,14 @@
 """From the reasoner's moments to the tracker's prompts.
 
-A segment of the answer becomes one keyframe: the source frame shown at the middle of the segment. The
-grounder's boxes on one frame become one prompt, whatever descriptions they came from.
+A segment of the answer becomes one keyframe: the source frame shown at the middle of the segment, or another
+one of the segment where nothing is found there. The grounder's boxes on one frame become one prompt, whatever
+descriptions they came from.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,11 @@ logger = logging.getLogger(__name__)
 
 SAME_OBJECT_IOU = 0.9
 """Two descriptions of one moment whose boxes overlap this much name the same object."""
+
+LOOKS = (1 / 4, 3 / 4, 1 / 8, 7 / 8)
+"""Shares of a moment at which it is looked for again, in order: far from its middle, then nearer its ends."""
+
+Boxes = tuple[GroundedBox, ...]
 
 
 def choose_keyframes(
@@ -60,6 +66,55 @@ def choose_keyframes(
         )
         ordered = [k for k in ordered if k.frame_index in frames[:max_keyframes]]
     return tuple(ordered)
+
+
+def look_again(
+    keyframes: Sequence[Keyframe],
+    boxes: Sequence[Boxes],
+    clock: Clock,
+    looks: int,
+    ground: Callable[[Sequence[Keyframe]], Sequence[Boxes]],
+) -> tuple[tuple[Keyframe, ...], tuple[Boxes, ...]]:
+    """Ground other frames of the moments in whose middle nothing was found.
+
+    Args:
+        keyframes: in time order.
+        boxes: for each keyframe what the grounder found.
+        clock: of the frames that the reasoner saw; one of them is chosen.
+        looks: how many of `LOOKS` are tried.
+        ground: finds keyframes' descriptions on their frames.
+
+    Returns:
+        Keyframes in time order and their boxes. A keyframe's frame is the first on which something was found;
+        the middle of its moment where nothing was.
+    """
+    known, found = list(keyframes), list(boxes)
+    seen = [{k.frame_index} for k in known]
+    for share in LOOKS[:looks]:
+        tries = [
+            (i, moved)
+            for i, keyframe in enumerate(known)
+            if not found[i] and (moved := _at(keyframe, share, clock)).frame_index not in seen[i]
+        ]
+        if not tries:
+            continue
+        for (i, moved), answer in zip(tries, ground([m for _, m in tries]), strict=True):
+            seen[i].add(moved.frame_index)
+            if answer:
+                known[i], found[i] = moved, answer
+    order = sorted(range(len(known)), key=lambda i: known[i].frame_index)
+    return tuple(known[i] for i in order), tuple(found[i] for i in order)
+
+
+def _at(keyframe: Keyframe, share: float, clock: Clock) -> Keyframe:
+    """Return a keyframe moved to the frame shown at a share of its moment."""
+    seconds = keyframe.start_seconds + share * (keyframe.end_seconds - keyframe.start_seconds)
+    sample = clock.sample_at(clock.to_told(seconds))
+    return replace(
+        keyframe,
+        frame_index=int(clock.frame_indices[sample]),
+        pts_seconds=float(clock.pts_seconds[sample]),
+    )
 
 
 def make_prompts(

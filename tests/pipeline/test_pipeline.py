@@ -52,6 +52,27 @@ def test_says_absent_when_nothing_matches(results: dict[str, Result], clips: Cli
     assert score_clip(result, clips["null"][1]).absent_correct == 1.0
 
 
+def test_what_is_hidden_in_the_middle_of_its_moment_is_found(
+    pipe: Pipeline, results: dict[str, Result], clips: Clips
+) -> None:
+    path, truth = clips["occluded"]
+    once = PipelineConfig(tracking=TrackingConfig(second_looks=0))
+    hidden, found = pipe(path, truth.query, config=once), results["occluded"]
+    assert (hidden.status, hidden.tracks, len(hidden.keyframes)) == ("absent", (), 1)
+    assert hidden.answer == found.answer
+    assert found.status == "found"
+    assert score_clip(found, truth).keyframe_box_iou > 0.5
+    assert score_clip(found, truth).j > score_clip(hidden, truth).j
+
+
+def test_second_looks_change_nothing_that_is_found_at_once(
+    pipe: Pipeline, results: dict[str, Result], clips: Clips
+) -> None:
+    path, truth = clips["direct"]
+    once = PipelineConfig(tracking=TrackingConfig(second_looks=0))
+    assert _untimed(pipe(path, truth.query, config=once)) == _untimed(results["direct"])
+
+
 def test_every_frame_has_a_mask(results: dict[str, Result]) -> None:
     result = results["last"]
     (track,) = result.tracks
@@ -269,6 +290,8 @@ def test_unknown_keywords_raise() -> None:
         lambda: GenerationConfig(top_p=0),
         lambda: GenerationConfig(stop=("",)),
         lambda: TrackingConfig(max_keyframes=0),
+        lambda: TrackingConfig(second_looks=-1),
+        lambda: TrackingConfig(second_looks=5),
         lambda: TrackingConfig(max_conditioning=0),
         lambda: TrackingConfig(match_iou=0),
         lambda: PipelineConfig(on_parse_error="ignore"),
