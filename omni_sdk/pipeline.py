@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from omni_sdk.config import PipelineConfig
@@ -179,12 +180,10 @@ class Pipeline:
                 reasoning.segments, observation.clock, config.tracking.max_keyframes
             )
             yield _reasoned(reasoning, status, keyframes)
+            ground = partial(_ground, grounder, video, watch=watch)
+            looks = config.tracking.second_looks
             keyframes, boxes = look_again(
-                keyframes,
-                _ground(grounder, video, keyframes, watch),
-                observation.clock,
-                config.tracking.second_looks,
-                lambda missed: _ground(grounder, video, missed, watch),
+                keyframes, ground(keyframes), observation.clock, looks, ground
             )
             yield Grounded(keyframes, boxes)
             prompts, places = make_prompts(keyframes, boxes)

@@ -14,7 +14,7 @@ from omni_sdk.bundle import Bundle
 from omni_sdk.config import GenerationConfig, PipelineConfig
 from omni_sdk.engines.base import Engine, EngineLoader
 from omni_sdk.errors import BundleError
-from omni_sdk.grs.cache import empty_cache
+from omni_sdk.grs.cache import empty_cache, next_cache
 from omni_sdk.grs.processor import Processor
 from omni_sdk.grs.reasoner import ThinkerReasoner
 from omni_sdk.grs.thinker import GraphThinker
@@ -128,7 +128,7 @@ def choices(
         cache = empty_cache(bundle.graph(DECODER))
         for call in calls:
             found = engine.run(call | cache)
-            cache = {name: found[name.replace("past.", "present.")] for name in cache}
+            cache = next_cache(cache, found)
             chosen.append(int(found["logits"][0, 0].argmax()))
     return chosen
 

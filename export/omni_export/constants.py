@@ -11,6 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 SMALL = 256
 """Constants of fewer bytes stay where they are."""
 
+EXTERNAL_DATA_BYTES = 1_500_000_000
+"""Weights of more bytes lie in a file of their own: protobuf ends at 2 GB."""
+
 
 def share_constants(model: onnx.ModelProto) -> None:
     """Turn large Constant nodes into initialisers and keep one copy of equal ones.

@@ -14,11 +14,10 @@ import torch
 from omni_sdk.errors import BundleError
 from omni_sdk.manifest import GraphSpec, TensorSpec
 
-from omni_export.constants import store_exact_halves
+from omni_export.constants import EXTERNAL_DATA_BYTES, store_exact_halves
 from omni_export.thinker_graphs import GraphPlan
 
 OPSET = 20
-EXTERNAL_DATA_BYTES = 1_500_000_000  # protobuf ends at 2 GB
 
 
 def export_graph(plan: GraphPlan, directory: Path, *, compact: bool) -> GraphSpec:

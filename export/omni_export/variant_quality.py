@@ -13,7 +13,7 @@ from omni_sdk.dus.masks import rle_decode
 from omni_sdk.dus.sam2 import Sam2Graphs
 from omni_sdk.dus.tracker import Sam2Tracker
 from omni_sdk.engines.base import EngineLoader
-from omni_sdk.grs.cache import empty_cache
+from omni_sdk.grs.cache import empty_cache, next_cache
 from omni_sdk.grs.embedding import open_embedding
 from omni_sdk.manifest import ParityRow
 from omni_sdk.stages import KeyframePrompt
@@ -71,7 +71,7 @@ def _complete(loader: EngineLoader, bundle: Bundle) -> tuple[list[list[Arrays]],
                 }
             )
             out = engine.run(calls[-1] | past)
-            past = {name: out[name.replace("past.", "present.")] for name in past}
+            past = next_cache(past, out)
             chosen.append(int(out["logits"][0, 0].argmax()))
             ids = np.array([[chosen[-1]]], np.int64)
             positions = np.full((3, 1, 1), positions.max() + 1)

@@ -16,6 +16,7 @@ from omni_sdk.golden import golden_error, golden_inputs, golden_outputs, write_g
 from omni_sdk.manifest import GraphSpec, GraphVariant, Manifest, ParityRow
 
 from omni_export.calibration import QUESTION, Calibration, clip_row, record
+from omni_export.constants import EXTERNAL_DATA_BYTES
 from omni_export.fused_attention import NothingToFuseError
 from omni_export.golden_files import add_golden
 from omni_export.placing import check_target, move_into_place
@@ -25,7 +26,6 @@ from omni_export.variant_quality import token_row, track_row
 
 REFERENCE = "the float32 graph, ONNX Runtime, CPU"
 GOLDEN_MEASURE = "golden outputs: max |difference| / std"
-EXTERNAL_DATA_BYTES = 1_500_000_000  # protobuf ends at 2 GB
 Progress = Callable[[str], None]
 
 

@@ -24,7 +24,9 @@ SAME_OBJECT_IOU = 0.9
 """Two descriptions of one moment whose boxes overlap this much name the same object."""
 
 LOOKS = (1 / 4, 3 / 4, 1 / 8, 7 / 8)
-"""Shares of a moment at which it is looked for again, in order: far from its middle, then nearer its ends."""
+"""Shares of a moment at which it is looked for again, in order: far from its middle, then nearer its ends.
+
+As many as `TrackingConfig.second_looks` allows."""
 
 Boxes = tuple[GroundedBox, ...]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,3 +24,10 @@ def empty_cache(decoder: GraphSpec, batch: int = 1) -> dict[str, NDArray[Any]]:
         for tensor in decoder.inputs
         if tensor.name.startswith("past.")
     }
+
+
+def next_cache(
+    cache: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return the cache inputs of the next step: what the decoder put out for each of `cache`'s names."""
+    return {name: outputs[name.replace("past.", "present.")] for name in cache}

@@ -12,9 +12,9 @@ import torch
 from omni_training.cli import main
 from omni_training.nano import tracker as training
 from omni_training.nano import tracker_report
-from omni_training.nano.tracker import STAGES, draw_step, forward, learning_rate, train_tracker
+from omni_training.nano.tracker import draw_step, forward, learning_rate, train_tracker
 from omni_training.nano.tracker_checkpoint import FILE, fingerprint, load_progress
-from omni_training.nano.tracker_config import StageConfig, TrackerConfig, TrackerSizes
+from omni_training.nano.tracker_config import STAGES, StageConfig, TrackerConfig, TrackerSizes
 from omni_training.nano.tracker_evaluate import (
     TrackScore,
     evaluate_clips,

@@ -124,7 +124,7 @@ class ClipCourt:
         return score_clip(self.result(text), self._truth)
 
     def result(self, text: str) -> Result:
-        """Return what the pipeline would make of a completion."""
+        """Return what the pipeline would make of a completion, without second looks."""
         try:
             parsed = parse_answer(text, self._clock.duration_seconds)
         except ModelOutputError:

@@ -13,8 +13,8 @@ from omni_sdk.errors import BundleError
 
 from omni_training.nano.config import STAGES, NanoConfig
 from omni_training.nano.provenance import write_record
-from omni_training.nano.tracker import STAGES as TRACKER_STAGES
 from omni_training.nano.tracker import train_tracker
+from omni_training.nano.tracker_config import STAGES as TRACKER_STAGES
 from omni_training.nano.tracker_config import TrackerConfig
 from omni_training.nano.train import train
 

@@ -25,14 +25,13 @@ from omni_training.nano.tracker_checkpoint import (
     save_progress,
 )
 from omni_training.nano.tracker_clips import TrackingBatch, draw_batch
-from omni_training.nano.tracker_config import StageConfig, TrackerConfig
+from omni_training.nano.tracker_config import STAGES, StageConfig, TrackerConfig
 from omni_training.nano.tracker_evaluate import evaluate_boxes, evaluate_clips
 from omni_training.nano.tracker_loss import TrackerLoss, batch_loss
 from omni_training.nano.tracker_model import new_model, open_memory
 from omni_training.nano.tracker_unroll import TrackerUnroll
 from omni_training.safety import save_bad_batch
 
-STAGES = ("box", "clip", "long", "hidden")
 LOG = "tracker.jsonl"
 LOG_STEPS = 25
 CALIBRATION_FRAMES = 32

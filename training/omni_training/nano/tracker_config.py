@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from omni_sdk.demo.world import STAGE
 
+STAGES = ("box", "clip", "long", "hidden")
+"""In order; see `TrackerConfig`."""
+
 CELL = 4
 """Pixels of the input per mask logit, in every SAM 2."""
 
@@ -162,10 +165,7 @@ class TrackerConfig:
             raise ValueError(f"the scale must be above 0, got {factor}")
         return dataclasses.replace(
             self,
-            box=_scaled(self.box, factor),
-            clip=_scaled(self.clip, factor),
-            long=_scaled(self.long, factor),
-            hidden=_scaled(self.hidden, factor),
+            **{name: _scaled(getattr(self, name), factor) for name in STAGES},
             evaluation_clips=max(1, round(self.evaluation_clips * min(1.0, factor))),
         )
 
