@@ -31,16 +31,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from harness import OURS, Benchmark, Missing, percentile, shared_directory
-from omni_training.encoded import PromptMedia, accept_encoded, collate, encode
+from omni_training.data.video_samples import open_processor
+from omni_training.data.world import WorldClip, share_encodings
+from omni_training.data.world_samples import WorldSamples, training_ids
 from omni_training.experiment.arm import build_arm
 from omni_training.experiment.files import Experiment
 from omni_training.experiment.settings import FULL, ExperimentSettings
-from omni_training.video_samples import open_processor
-from omni_training.workers.jobs import DusScores, GroundingPoint, RewardJob
+from omni_training.grpo.media import PromptMedia, accept_encoded, collate, encode
+from omni_training.rewards.jobs import DusScores, GroundingPoint, RewardJob
 from omni_training.workers.local import LocalBackend
 from omni_training.workers.scorer import ClipScorer, build_scorer
-from omni_training.world import WorldClip, share_encodings
-from omni_training.world_samples import WorldSamples, training_ids
 from transformers import TrainerCallback
 
 from omni_sdk import Pipeline
@@ -253,7 +253,7 @@ def reward_workers(bench: Benchmark, batches: list[list[RewardJob]], rest: float
         return
     from omni_training.workers.ray_backend import RayBackend
 
-    factory = "omni_training.world:world_scorer"
+    factory = "omni_training.data.world:world_scorer"
     options = {"bundle": "nano", "threads": 1, "max_clips": 6}
     pools = {"in the process": Pool(LocalBackend(build_scorer(factory, options)))}
     try:

@@ -40,7 +40,7 @@ from random_models import (
     with_variants,
 )
 
-from omni_sdk.bundle import Bundle
+from omni_sdk.bundle.bundle import Bundle
 from omni_sdk.config import GenerationConfig
 from omni_sdk.engines.linked import start_linked
 from omni_sdk.engines.onnx import OnnxLoader

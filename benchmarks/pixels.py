@@ -21,9 +21,9 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from harness import OURS, Benchmark, Missing, Work, parse_arguments, shared_directory
 from numpy.typing import NDArray
 
-from omni_sdk.media.convert import RgbConverter
-from omni_sdk.media.fast import FastConverter, PlanePicture
-from omni_sdk.media.patch_layout import PatchLayout
+from omni_sdk.media.pixels.convert import RgbConverter
+from omni_sdk.media.pixels.fast import FastConverter, PlanePicture
+from omni_sdk.media.pixels.patch_layout import PatchLayout
 
 Image = NDArray[np.uint8]
 SIZE = (252, 448)  # what the published checkpoints see of 16:9

@@ -38,10 +38,10 @@ from omni_sdk.config import PipelineConfig, TrackingConfig
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.demo.world import FAMILIES, held_out_seed
-from omni_sdk.dus.carry import MaskCarrier
+from omni_sdk.dus.flow.carry import MaskCarrier
 from omni_sdk.dus.keyframes import make_prompts
 from omni_sdk.dus.masks import mask_iou
-from omni_sdk.dus.memory import MemoryLimits
+from omni_sdk.dus.sam2.memory import MemoryLimits
 from omni_sdk.events import Grounded, Reasoned
 from omni_sdk.results import MaskTrack
 from omni_sdk.stages import KeyframePrompt
@@ -239,7 +239,7 @@ def remembering(options: dict[str, Any]) -> AbstractContextManager[object]:
     def limits(*args: Any, **given: Any) -> MemoryLimits:
         return MemoryLimits(*args, **{**given, **options})
 
-    return patch("omni_sdk.dus.tracker.MemoryLimits", limits)
+    return patch("omni_sdk.dus.sam2.tracker.MemoryLimits", limits)
 
 
 class Runs:

@@ -31,10 +31,8 @@ from transformers import (
     Sam2VideoModel,
 )
 
-from omni_sdk.bundle import Bundle, write_manifest
-from omni_sdk.hf import hiera, sam2_modules
-from omni_sdk.hf.sam2_checkpoint import dus_spec
-from omni_sdk.manifest import (
+from omni_sdk.bundle.bundle import Bundle, write_manifest
+from omni_sdk.bundle.manifest import (
     SCHEMA_VERSION,
     AudioSpec,
     DecoderSpec,
@@ -47,6 +45,8 @@ from omni_sdk.manifest import (
     TokenSpec,
     VisionSpec,
 )
+from omni_sdk.hf import hiera, sam2_modules
+from omni_sdk.hf.sam2_checkpoint import dus_spec
 
 HEAD_DIM = 128
 NUM_SPECIAL = 16

@@ -65,7 +65,7 @@ def ours_lean() -> Sampler:
 
 def ours_every_frame() -> Sampler:
     """omni-sdk decoding also the frames that nothing refers to: what remains is the rest of the plan."""
-    from omni_sdk.media import decode
+    from omni_sdk.media.demux import decode
 
     decode._SKIP_NONREF = frozenset()
     return ours()

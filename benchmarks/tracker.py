@@ -42,14 +42,14 @@ from random_models import sam2, tracker_bundle, with_variants
 from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
-from omni_sdk.bundle import Bundle
+from omni_sdk.bundle.bundle import Bundle
 from omni_sdk.config import TrackingConfig
 from omni_sdk.demo.render import box, render
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.demo.world import held_out_seed
 from omni_sdk.dus.masks import rle_decode
-from omni_sdk.dus.sam2 import MEMORY_ATTENTION, Sam2Graphs
-from omni_sdk.dus.tracker import Sam2Tracker
+from omni_sdk.dus.sam2.graphs import MEMORY_ATTENTION, Sam2Graphs
+from omni_sdk.dus.sam2.tracker import Sam2Tracker
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.hf.sam2_checkpoint import load_model
 from omni_sdk.hf.sam2_modules import MemoryAttention

@@ -24,7 +24,7 @@ def boundary_match(
     a: NDArray[np.uint8], b: NDArray[np.uint8], radius: int
 ) -> tuple[int, int, int, int]: ...
 
-# resize: omni_sdk.media.resize
+# resize: omni_sdk.media.pixels.resize
 def resize(
     images: NDArray[np.uint8], height: int, width: int, filter: str
 ) -> NDArray[np.uint8]: ...
@@ -42,7 +42,7 @@ def yuv_to_rgb(
     chroma_rows: int = 2,
 ) -> NDArray[np.uint8]: ...
 
-# carrying masks: omni_sdk.dus.carry
+# carrying masks: omni_sdk.dus.flow.carry
 def flow_select(
     luma: NDArray[np.uint8], mask: NDArray[np.uint8], box: tuple[int, int, int, int], count: int
 ) -> NDArray[np.float64]: ...
@@ -77,7 +77,7 @@ def flow_warp(
     cell: int,
 ) -> NDArray[np.bool_]: ...
 
-# pixels: omni_sdk.media.fast, omni_sdk.media.patch_layout
+# pixels: omni_sdk.media.pixels.fast, omni_sdk.media.pixels.patch_layout
 class PlanePixels:
     def __init__(
         self,

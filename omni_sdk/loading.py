@@ -9,16 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omni_sdk.bundle import MANIFEST, Bundle
-from omni_sdk.devices import free_device_bytes, free_host_bytes
+from omni_sdk.bundle.bundle import MANIFEST, Bundle
+from omni_sdk.bundle.hub import resolve
+from omni_sdk.bundle.memory_plan import MemoryPlan, apply_plan, parse_bytes, plan_memory
 from omni_sdk.engines.base import EngineLoader
+from omni_sdk.engines.gate import GatedLoader
 from omni_sdk.engines.select import open_loader
 from omni_sdk.errors import BundleError, EngineError, MemoryBudgetError
-from omni_sdk.hub import resolve
-from omni_sdk.parity_gate import GatedLoader
-from omni_sdk.planner import MemoryPlan, apply_plan, parse_bytes, plan_memory
 from omni_sdk.results import BundleInfo
 from omni_sdk.stages import Grounder, Reasoner, Tracker
+from omni_sdk.utils.devices import free_device_bytes, free_host_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def _from_bundle(bundle: Bundle, loader: EngineLoader) -> Stages:
         reasoner = ThinkerReasoner(thinker, processor)
         grounder = ThinkerGrounder(thinker, processor)
     if bundle.manifest.dus is not None:
-        from omni_sdk.dus.tracker import Sam2Tracker
+        from omni_sdk.dus.sam2.tracker import Sam2Tracker
 
         tracker = Sam2Tracker.open(loader, bundle)
     manifest = bundle.manifest

@@ -1,6 +1,6 @@
 """The only importer of the native module `omni_sdk._core`.
 
-Each kernel's Python face (`omni_sdk.dus.masks`, `omni_sdk.media.resize`, ...) asks `core()` and falls
+Each kernel's Python face (`omni_sdk.dus.masks`, `omni_sdk.media.pixels.resize`, ...) asks `core()` and falls
 back to its numpy reference, which gives the same bytes, when the module was not built.
 """
 

@@ -13,10 +13,11 @@ from omni_sdk.config import PipelineConfig
 from omni_sdk.dus.keyframes import choose_keyframes, look_again, make_prompts, with_objects
 from omni_sdk.errors import ModelOutputError, PromptError
 from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
+from omni_sdk.grs.observe import observe
 from omni_sdk.loading import load_stages
-from omni_sdk.media.convert import Parity
+from omni_sdk.media.frame_source import TrackedFrames
 from omni_sdk.media.limits import MediaLimits
-from omni_sdk.media.observe import observe
+from omni_sdk.media.pixels.convert import Parity
 from omni_sdk.media.source import open_source
 from omni_sdk.media.video import Video
 from omni_sdk.results import (
@@ -36,8 +37,7 @@ from omni_sdk.stages import (
     Tracker,
     TrackingRun,
 )
-from omni_sdk.timing import Stopwatch
-from omni_sdk.tracked_frames import TrackedFrames
+from omni_sdk.utils.timing import Stopwatch
 
 if TYPE_CHECKING:
     from omni_sdk.stages import Observation
@@ -104,7 +104,7 @@ class Pipeline:
                 logged as a warning.
             memory_budget: bytes, a text such as "8GB", or "auto" (what is free on the device): variants,
                 frames and pixels are chosen to fit; the plan is logged before anything loads. See
-                `omni_sdk.planner`.
+                `omni_sdk.bundle.memory_plan`.
 
         Raises:
             MemoryBudgetError: nothing fits the budget.

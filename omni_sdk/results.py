@@ -198,7 +198,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return result.json as plain values."""
-        from omni_sdk.schema import to_dict
+        from omni_sdk.utils.schema import to_dict
 
         value: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
         value |= {k: getattr(self, k) for k in ("query", "thinking", "answer", "status")}
@@ -218,7 +218,7 @@ class Result:
         Raises:
             MediaError: the source cannot be read again for the overlay (a spent iterator, a camera).
         """
-        from omni_sdk.media.save import save_result
+        from omni_sdk.output.save import save_result
 
         return save_result(self, Path(directory), masks=masks, overlay=overlay)
 

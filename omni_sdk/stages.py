@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from omni_sdk.bundle.manifest import SamplingSpec
     from omni_sdk.config import GenerationConfig, TrackingConfig
-    from omni_sdk.manifest import SamplingSpec
     from omni_sdk.media.clock import Clock
-    from omni_sdk.media.patch_layout import Patches, PatchLayout
+    from omni_sdk.media.pixels.patch_layout import Patches, PatchLayout
 
 Image = NDArray[np.uint8]
 Box = NDArray[np.float32]

@@ -28,7 +28,9 @@ TIMES = re.compile(r"_ms$|_runtime$|per_second$|^step_time$|^seconds$|_seconds_p
 def without_times(value: Any) -> Any:
     """Return JSON values without those that a clock made."""
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if not TIMES.search(k) and k != "path"}
+        return {
+            k: without_times(v) for k, v in value.items() if not TIMES.search(k) and k != "path"
+        }
     if isinstance(value, list):
         return [without_times(v) for v in value]
     return value
@@ -64,8 +66,18 @@ def demo(work: Path, _: argparse.Namespace) -> dict[str, Any]:
     for first in (0, CLIPS):
         out = work / f"clips-{first}"
         scores = work / f"scores-{first}.json"
-        run("omni-sdk", "demo", "--clips", str(CLIPS), "--seed", str(first), "--out", out,
-            "--json", scores)
+        run(
+            "omni-sdk",
+            "demo",
+            "--clips",
+            str(CLIPS),
+            "--seed",
+            str(first),
+            "--out",
+            out,
+            "--json",
+            scores,
+        )
         found[f"scores-{first}"] = without_times(json.loads(scores.read_text()))
         found |= {f"{first}/{k}": v for k, v in fingerprints(out).items()}
     return found
@@ -74,8 +86,23 @@ def demo(work: Path, _: argparse.Namespace) -> dict[str, Any]:
 def export(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Export the small checkpoints; hash every file of the bundle."""
     nano, out = arguments.nano_checkpoints, work / "bundle"
-    run("omni-export", "onnx", "--grs", nano / "thinker", "--dus", nano / "sam2", "--out", out,
-        "--name", "tiny", "--grs-license", "Apache-2.0", "--dus-license", "Apache-2.0", "--compact")
+    run(
+        "omni-export",
+        "onnx",
+        "--grs",
+        nano / "thinker",
+        "--dus",
+        nano / "sam2",
+        "--out",
+        out,
+        "--name",
+        "tiny",
+        "--grs-license",
+        "Apache-2.0",
+        "--dus-license",
+        "Apache-2.0",
+        "--compact",
+    )
     run("omni-export", "variants", out, "--out", work / "int8", "--variant", "int8")
     return fingerprints(work)
 
@@ -88,12 +115,24 @@ def grpo(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         model = str(arguments.nano_checkpoints / "thinker_early")
         config = {
             "model": {"path": model, "dtype": "float32"},
-            "grpo": {"num_generations": 4, "gradient_accumulation_steps": 2, "max_steps": 2,
-                     "learning_rate": 1e-4, "save_steps": 2, "max_completion_tokens": 96},
-            "data": {"factory": "omni_training.world_samples:world_samples",
-                     "options": {"model": model, "count": 4}, "num_samples": 4},
+            "grpo": {
+                "num_generations": 4,
+                "gradient_accumulation_steps": 2,
+                "max_steps": 2,
+                "learning_rate": 1e-4,
+                "save_steps": 2,
+                "max_completion_tokens": 96,
+            },
+            "data": {
+                "factory": "omni_training.data.world_samples:world_samples",
+                "options": {"model": model, "count": 4},
+                "num_samples": 4,
+            },
             "rewards": {"preset": preset},
-            "workers": {"factory": "omni_training.world:world_scorer", "options": {"bundle": "nano"}},
+            "workers": {
+                "factory": "omni_training.data.world:world_scorer",
+                "options": {"bundle": "nano"},
+            },
             "resources": {"devices": 1, "memory_gb": 20},
             "output_dir": str(out),
         }
@@ -101,8 +140,10 @@ def grpo(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         run("omni-train", "grpo", "--config", file)
         states = [json.loads(p.read_text()) for p in sorted(out.rglob("trainer_state.json"))]
         found[f"{preset}/log"] = [without_times(s["log_history"]) for s in states]
-        found |= {f"{preset}/{p.parent.name}/{p.name}": hashlib.sha256(p.read_bytes()).hexdigest()
-                  for p in sorted(out.rglob("*.safetensors"))}
+        found |= {
+            f"{preset}/{p.parent.name}/{p.name}": hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted(out.rglob("*.safetensors"))
+        }
     return found
 
 
@@ -143,7 +184,9 @@ def nano(work: Path, _: argparse.Namespace) -> dict[str, Any]:
     """Train the nano models for a thousandth of their time; hash weights and bundle."""
     out = work / "nano"
     run("omni-train", "nano", "--out", out, "--seed", "1", "--minutes-scale", "0.001")
-    kept = {k: v for k, v in fingerprints(out).items() if k.endswith((".safetensors", ".onnx", ".json"))}
+    kept = {
+        k: v for k, v in fingerprints(out).items() if k.endswith((".safetensors", ".onnx", ".json"))
+    }
     return {k: v for k, v in kept.items() if "state" not in k}
 
 

@@ -133,7 +133,7 @@ def cuda_device() -> str:
     OMNI_REQUIRE_CUDA=1 is for machines with a GPU: there a test that did not run must not look like one that
     passed.
     """
-    from omni_sdk.bundle import Bundle, embedded
+    from omni_sdk.bundle.bundle import Bundle, embedded
     from omni_sdk.engines.onnx import OnnxLoader
     from omni_sdk.errors import OmniError
 

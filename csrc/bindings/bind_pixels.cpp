@@ -140,7 +140,7 @@ void patchify_images(const py::array_t<std::uint8_t, py::array::c_style>& images
 }  // namespace
 
 void register_pixels(py::module_& m) {
-  py::class_<PlanePixels>(m, "PlanePixels", "Planes -> RGB or patches; see omni_sdk.media.fast.")
+  py::class_<PlanePixels>(m, "PlanePixels", "Planes -> RGB or patches; see omni_sdk.media.pixels.fast.")
       .def(py::init(&make_pixels), py::arg("subsampling"), py::arg("bits"), py::arg("padding_bits"),
            py::arg("chroma_interleaved"), py::arg("siting"), py::arg("size"), py::arg("wanted"), py::arg("filter"))
       .def("rgb", &rgb, py::arg("planes"), py::arg("strides"), py::arg("matrix"), py::arg("turn"),
@@ -149,7 +149,7 @@ void register_pixels(py::module_& m) {
            py::arg("sides"), py::arg("scale"), py::arg("offset"), py::arg("out").noconvert(), py::arg("frame"));
   m.def("patchify", &patchify_images, py::arg("images").noconvert(), py::arg("sides"), py::arg("tables"),
         py::arg("out").noconvert(), py::arg("first"),
-        "(T, H, W, 3) uint8 -> patches by look-up; see omni_sdk.media.patch_layout.");
+        "(T, H, W, 3) uint8 -> patches by look-up; see omni_sdk.media.pixels.patch_layout.");
 }
 
 }  // namespace omni::bindings

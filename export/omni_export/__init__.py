@@ -2,7 +2,7 @@
 
 Note [One source of names, axes, dummy inputs and tolerances]
     Names, dtypes and axes of a graph stand once: in `thinker_graphs.thinker_plans` and in
-    `omni_sdk.dus.sam2.graph_specs`. The exporter traces with them and the manifest carries them as
+    `omni_sdk.dus.sam2.graphs.graph_specs`. The exporter traces with them and the manifest carries them as
     `GraphSpec`; whatever comes later (ONNX Runtime's signature check, profiles of TensorRT, golden inputs,
     parity) reads the manifest. Tolerances stand in `parity`, `sam2_parity` and `precision.PRECISIONS`, and
     each measured value with its own in the manifest.

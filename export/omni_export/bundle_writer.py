@@ -12,14 +12,14 @@ from pathlib import Path
 
 import onnx
 from omni_sdk import __version__
-from omni_sdk.bundle import Bundle, write_manifest
+from omni_sdk.bundle.bundle import Bundle, write_manifest
+from omni_sdk.bundle.hub import resolve
+from omni_sdk.bundle.manifest import SCHEMA_VERSION, Manifest, SourceSpec, TrainingSpec
+from omni_sdk.engines.gate import GatedLoader
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError
 from omni_sdk.hf.checkpoint import HUB_FILES, license_of, open_thinker
-from omni_sdk.hub import resolve
-from omni_sdk.manifest import SCHEMA_VERSION, Manifest, SourceSpec, TrainingSpec
-from omni_sdk.parity_gate import GatedLoader
-from omni_sdk.schema import from_dict
+from omni_sdk.utils.schema import from_dict
 
 from omni_export.onnx_export import check_operators
 from omni_export.placing import check_target, move_into_place

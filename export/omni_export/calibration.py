@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omni_sdk.bundle import Bundle
+from omni_sdk.bundle.bundle import Bundle
+from omni_sdk.bundle.manifest import GraphSpec, ParityRow
 from omni_sdk.config import GenerationConfig, PipelineConfig
 from omni_sdk.engines.base import Engine, EngineLoader
 from omni_sdk.errors import BundleError
@@ -18,7 +19,6 @@ from omni_sdk.grs.cache import empty_cache, next_cache
 from omni_sdk.grs.processor import Processor
 from omni_sdk.grs.reasoner import ThinkerReasoner
 from omni_sdk.grs.thinker import GraphThinker
-from omni_sdk.manifest import GraphSpec, ParityRow
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.pipeline import Pipeline
 from omni_sdk.results import BundleInfo

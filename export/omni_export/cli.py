@@ -103,10 +103,10 @@ def _declare_tensorrt(parser: argparse.ArgumentParser) -> None:
 
 
 def _tensorrt(arguments: argparse.Namespace) -> int:
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
+    from omni_sdk.engines.gate import cache_directory
     from omni_sdk.engines.plans import BuildFlags, PlanCache, timing_cache_path
-    from omni_sdk.engines.profiles import ShapeLimits
-    from omni_sdk.parity_gate import cache_directory
+    from omni_sdk.graphs.profiles import ShapeLimits
 
     from omni_export.tensorrt_build import build_plans, plan_requests, trtexec_line
 
@@ -178,7 +178,7 @@ def _onnx(arguments: argparse.Namespace) -> int:
 def _variants(arguments: argparse.Namespace) -> int:
     names = list(dict.fromkeys(arguments.variant))
     if arguments.target is not None:
-        from omni_sdk.bundle import Bundle
+        from omni_sdk.bundle.bundle import Bundle
 
         from omni_export.targets import plan_target
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from omni_sdk.bundle.manifest import GrsSpec, TableSpec
 from omni_sdk.grs.embedding import EMBED
-from omni_sdk.manifest import GrsSpec, TableSpec
 
 from omni_export.thinker_graphs import GraphPlan
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from omni_sdk.bundle import Bundle
+from omni_sdk.bundle.bundle import Bundle
+from omni_sdk.bundle.manifest import GraphSpec
 from omni_sdk.engines.base import Engine
-from omni_sdk.golden import Arrays, golden_inputs, golden_outputs, write_golden
-from omni_sdk.manifest import GraphSpec
+from omni_sdk.graphs.golden import Arrays, golden_inputs, golden_outputs, write_golden
 
 
 def add_golden(bundle: Bundle, graph: str, engine: Engine) -> tuple[GraphSpec, Arrays]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import onnx
 import torch
+from omni_sdk.bundle.manifest import GraphSpec, TensorSpec
 from omni_sdk.errors import BundleError
-from omni_sdk.manifest import GraphSpec, TensorSpec
 
 from omni_export.constants import EXTERNAL_DATA_BYTES, store_exact_halves
 from omni_export.thinker_graphs import GraphPlan

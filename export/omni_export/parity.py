@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omni_sdk.bundle import Bundle
+from omni_sdk.bundle.bundle import Bundle
+from omni_sdk.bundle.manifest import GrsSpec, ParityRow
 from omni_sdk.config import GenerationConfig
 from omni_sdk.engines.base import Engine, EngineLoader
+from omni_sdk.graphs.windows import vision_layout
 from omni_sdk.grs.embedding import EMBED, open_embedding
 from omni_sdk.grs.mel import chunk_mel, num_audio_tokens
 from omni_sdk.grs.processor import load_tokenizer
 from omni_sdk.grs.thinker import GraphThinker
-from omni_sdk.grs.windows import vision_layout
 from omni_sdk.hf.thinker import HfThinker
-from omni_sdk.manifest import GrsSpec, ParityRow
 from transformers.cache_utils import DynamicCache
 
 from omni_export.samples import generation_samples, make_request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omni_sdk.bundle import MANIFEST
+from omni_sdk.bundle.bundle import MANIFEST
 from omni_sdk.errors import BundleError
 
 

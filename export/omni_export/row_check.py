@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from omni_sdk.bundle.manifest import ParityRow
 from omni_sdk.errors import ParityError
-from omni_sdk.manifest import ParityRow
 
 
 def check_parity(rows: Sequence[ParityRow]) -> None:

@@ -16,14 +16,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from omni_sdk.bundle import Bundle, file_spec
-from omni_sdk.dus.sam2 import Sam2Graphs, graph_specs
-from omni_sdk.engines.base import EngineLoader
-from omni_sdk.errors import BundleError
-from omni_sdk.hf.sam2_checkpoint import dus_spec, load_model
-from omni_sdk.hf.sam2_modules import MemoryAttention
-from omni_sdk.hf.tracker import MODULES, no_memory_embedding
-from omni_sdk.manifest import (
+from omni_sdk.bundle.bundle import Bundle, file_spec
+from omni_sdk.bundle.manifest import (
     SCHEMA_VERSION,
     DusSpec,
     GraphSpec,
@@ -31,6 +25,12 @@ from omni_sdk.manifest import (
     ParityRow,
     TensorSpec,
 )
+from omni_sdk.dus.sam2.graphs import Sam2Graphs, graph_specs
+from omni_sdk.engines.base import EngineLoader
+from omni_sdk.errors import BundleError
+from omni_sdk.hf.sam2_checkpoint import dus_spec, load_model
+from omni_sdk.hf.sam2_modules import MemoryAttention
+from omni_sdk.hf.tracker import MODULES, no_memory_embedding
 from transformers import Sam2VideoModel
 
 from omni_export.constants import share_constants, store_exact_halves

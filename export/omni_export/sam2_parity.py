@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from omni_sdk.bundle.manifest import ParityRow
 from omni_sdk.config import TrackingConfig
 from omni_sdk.dus.masks import rle_decode
-from omni_sdk.dus.sam2 import Features, Sam2Graphs
-from omni_sdk.dus.tracker import Sam2Tracker
-from omni_sdk.manifest import ParityRow
+from omni_sdk.dus.sam2.graphs import Features, Sam2Graphs
+from omni_sdk.dus.sam2.tracker import Sam2Tracker
 from omni_sdk.stages import KeyframePrompt
 from torch.nn import functional as F
 from transformers import Sam2VideoModel

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from omni_sdk.bundle.manifest import GrsSpec
 from omni_sdk.grs.chat import audio_ids, image_ids, video_audio_ids, video_ids
 from omni_sdk.grs.mel import num_audio_tokens
 from omni_sdk.grs.positions import rope_positions
 from omni_sdk.grs.request import ThinkerRequest, VisionInput
-from omni_sdk.manifest import GrsSpec
 
 Grid = tuple[int, int, int]
 

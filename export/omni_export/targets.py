@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from omni_sdk.bundle.manifest import Manifest
 from omni_sdk.errors import BundleError
-from omni_sdk.manifest import Manifest
 
 TARGETS = ("cpu", "cuda", "tensorrt", "jetson")
 FLOAT32 = "float32"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from omni_sdk.bundle import Bundle
+from omni_sdk.bundle.bundle import Bundle
 from omni_sdk.engines.plans import BuildFlags, PlanCache, plan_key, timing_cache_path
-from omni_sdk.engines.profiles import Profile, Range, ShapeLimits, graph_profiles
 from omni_sdk.errors import EngineError
+from omni_sdk.graphs.profiles import Profile, Range, ShapeLimits, graph_profiles
 
 from omni_export.tensorrt_operators import SOURCE, objections
 

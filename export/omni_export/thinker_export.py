@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from omni_sdk.bundle import Bundle, file_spec
+from omni_sdk.bundle.bundle import Bundle, file_spec
+from omni_sdk.bundle.manifest import Manifest, ParityRow
 from omni_sdk.engines.base import Engine, EngineLoader
 from omni_sdk.grs.embedding import EMBED
 from omni_sdk.hf.checkpoint import ThinkerCheckpoint
-from omni_sdk.manifest import Manifest, ParityRow
 
 from omni_export.embedding_table import split_embedding
 from omni_export.golden_files import add_golden

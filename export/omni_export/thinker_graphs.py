@@ -3,7 +3,7 @@
 Upstream splits attention by lists of lengths, which is data-dependent; here the host pads instead:
 
 - vision works on windows padded to one size, so windowed and full attention are reshapes with a key mask
-  (`omni_sdk.grs.windows` makes the indices);
+  (`omni_sdk.graphs.windows` makes the indices);
 - audio works on chunks padded to one size, a batch of chunks (`omni_sdk.grs.mel`);
 - one decoder serves prefill (no past) and decoding, and gives logits of the last position only: at a
   vocabulary of 152064 those of a whole prompt would need gigabytes.
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from omni_sdk.grs.windows import vision_layout
-from omni_sdk.manifest import GrsSpec, TensorSpec
+from omni_sdk.bundle.manifest import GrsSpec, TensorSpec
+from omni_sdk.graphs.windows import vision_layout
 from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface

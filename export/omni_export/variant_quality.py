@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omni_sdk.bundle import Bundle
+from omni_sdk.bundle.bundle import Bundle
+from omni_sdk.bundle.manifest import ParityRow
 from omni_sdk.config import TrackingConfig
 from omni_sdk.dus.masks import rle_decode
-from omni_sdk.dus.sam2 import Sam2Graphs
-from omni_sdk.dus.tracker import Sam2Tracker
+from omni_sdk.dus.sam2.graphs import Sam2Graphs
+from omni_sdk.dus.sam2.tracker import Sam2Tracker
 from omni_sdk.engines.base import EngineLoader
 from omni_sdk.grs.cache import empty_cache, next_cache
 from omni_sdk.grs.embedding import open_embedding
-from omni_sdk.manifest import ParityRow
 from omni_sdk.stages import KeyframePrompt
 
 from omni_export.calibration import DECODER, Arrays, choices

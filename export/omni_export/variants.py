@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
-from omni_sdk.bundle import MANIFEST, Bundle, file_spec, write_manifest
+from omni_sdk.bundle.bundle import MANIFEST, Bundle, file_spec, write_manifest
+from omni_sdk.bundle.manifest import GraphSpec, GraphVariant, Manifest, ParityRow
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError
-from omni_sdk.golden import golden_error, golden_inputs, golden_outputs, write_golden
-from omni_sdk.manifest import GraphSpec, GraphVariant, Manifest, ParityRow
+from omni_sdk.graphs.golden import golden_error, golden_inputs, golden_outputs, write_golden
 
 from omni_export.calibration import QUESTION, Calibration, clip_row, record
 from omni_export.constants import EXTERNAL_DATA_BYTES

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omni_sdk._version import __version__
 from omni_sdk.bench.report import EnvironmentReport
-from omni_sdk.devices import nvidia_device, tool_output
+from omni_sdk.utils.devices import nvidia_device, tool_output
 
 PACKAGES = ("numpy", "av", "tokenizers", "onnxruntime", "onnxruntime-gpu", "tensorrt", "torch")
 

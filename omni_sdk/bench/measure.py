@@ -26,8 +26,8 @@ from omni_sdk.results import Result
 from omni_sdk.stages import Reasoning
 
 if TYPE_CHECKING:
+    from omni_sdk.bundle.manifest import SamplingSpec
     from omni_sdk.config import GenerationConfig
-    from omni_sdk.manifest import SamplingSpec
     from omni_sdk.pipeline import Pipeline
     from omni_sdk.stages import Observation, Reasoner
 

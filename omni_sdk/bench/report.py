@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omni_sdk import schema
 from omni_sdk.errors import DatasetError
+from omni_sdk.utils import schema
 
 BENCH_SCHEMA_VERSION = 2
 STAGES = (

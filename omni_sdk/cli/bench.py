@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from omni_sdk.cli import common
 
 if TYPE_CHECKING:
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
 
 COMPARE = "compare"
 
@@ -63,10 +63,10 @@ def _measure(arguments: argparse.Namespace, name: str, videos: list[str]) -> int
     from omni_sdk.bench.measure import Case, measure
     from omni_sdk.bench.report import SettingsReport, write_report
     from omni_sdk.bench.tables import report_text
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
+    from omni_sdk.bundle.hub import resolve
     from omni_sdk.config import SamplingConfig
     from omni_sdk.errors import PromptError
-    from omni_sdk.hub import resolve
 
     if arguments.runs < 1 or arguments.warm_up < 0:
         raise PromptError("--runs must be at least 1 and --warm-up at least 0")

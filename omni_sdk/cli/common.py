@@ -167,7 +167,7 @@ def read_memory(arguments: argparse.Namespace) -> str | None:
     if budget is None:
         return None
     if budget != "auto":
-        from omni_sdk.planner import parse_bytes
+        from omni_sdk.bundle.memory_plan import parse_bytes
 
         try:
             parse_bytes(budget)

@@ -115,7 +115,7 @@ def _times_line(played: list[Played]) -> str:
 
 
 def _row(played: Played) -> dict[str, object]:
-    from omni_sdk.schema import to_dict
+    from omni_sdk.utils.schema import to_dict
 
     scene = played.truth.scene
     return {

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from omni_sdk.cli import common
 
 if TYPE_CHECKING:
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
     from omni_sdk.engines.base import EngineLoader
-    from omni_sdk.golden import Arrays
+    from omni_sdk.graphs.golden import Arrays
 
 Row = tuple[str, str, str, str, str]
 CPU = "CPUExecutionProvider"
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def describe_device() -> str:
     """Return name, driver and free memory of the first GPU in words, or that there is none."""
-    from omni_sdk.devices import nvidia_device
+    from omni_sdk.utils.devices import nvidia_device
 
     found = nvidia_device("cuda:0")
     if not found:
@@ -77,9 +77,9 @@ def describe_device() -> str:
 
 def check_engines() -> list[Row]:
     """Run the shipped decoder on every engine; return (engine, provider, state, ms, difference)."""
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
+    from omni_sdk.bundle.hub import resolve
     from omni_sdk.errors import OmniError
-    from omni_sdk.hub import resolve
 
     try:
         bundle = Bundle.open(resolve("nano"))
@@ -119,9 +119,9 @@ def check_tensorrt(bundle: Bundle, library: Any = None, driver: Any = None) -> R
         driver: CUDA's; None: the machine's.
     """
     from omni_sdk.engines.plans import BuildFlags, PlanCache
-    from omni_sdk.engines.profiles import ShapeLimits
     from omni_sdk.engines.tensorrt import TensorRTLoader
     from omni_sdk.errors import BackendUnavailableError, OmniError
+    from omni_sdk.graphs.profiles import ShapeLimits
 
     # Little to build: the kernels that a small decoder needs are those of a large one.
     limits, flags = ShapeLimits(max_prompt=64, max_new_tokens=16), BuildFlags(512, 0)
@@ -149,7 +149,7 @@ def _cpu() -> EngineLoader:
 
 def _run_once(loader: EngineLoader, bundle: Bundle) -> tuple[Arrays, float]:
     """Run a prompt and a step on a cache; return their outputs and the time of the second round in ms."""
-    from omni_sdk.golden import golden_inputs, golden_outputs
+    from omni_sdk.graphs.golden import golden_inputs, golden_outputs
 
     engine, calls = loader.load(bundle, GRAPH), golden_inputs(bundle, GRAPH)
     golden_outputs(engine, calls)
@@ -159,7 +159,7 @@ def _run_once(loader: EngineLoader, bundle: Bundle) -> tuple[Arrays, float]:
 
 
 def _verdict(values: Arrays, reference: Arrays, ms: float) -> tuple[str, str, str]:
-    from omni_sdk.golden import golden_error
+    from omni_sdk.graphs.golden import golden_error
 
     error, _ = golden_error(values, reference)
     state = "ok" if error <= TOLERANCE else "WRONG RESULTS"

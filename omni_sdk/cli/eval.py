@@ -244,7 +244,7 @@ def _score_davis(arguments: argparse.Namespace) -> int:
     from omni_sdk.evaluation.davis import davis_table, score_davis
     from omni_sdk.evaluation.runner import write_json
     from omni_sdk.metrics.davis_tracks import summarise
-    from omni_sdk.schema import to_dict
+    from omni_sdk.utils.schema import to_dict
 
     if arguments.html is not None or arguments.limit is not None:
         raise DatasetError(f"--html and --limit are not for {DAVIS}")

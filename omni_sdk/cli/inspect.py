@@ -20,7 +20,7 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from omni_sdk.bundle import embedded
+    from omni_sdk.bundle.bundle import embedded
 
     target: str = arguments.target
     if os.path.isdir(target) or embedded(target) is not None:  # noqa: PTH112
@@ -31,8 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _bundle(target: str) -> str:
-    from omni_sdk.bundle import Bundle
-    from omni_sdk.hub import resolve
+    from omni_sdk.bundle.bundle import Bundle
+    from omni_sdk.bundle.hub import resolve
 
     bundle = Bundle.open(resolve(target))
     manifest = bundle.manifest

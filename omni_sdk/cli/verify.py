@@ -12,9 +12,9 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; a bundle that is not as it should be ends in BundleError."""
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
+    from omni_sdk.bundle.hub import resolve
     from omni_sdk.engines.graph_check import check_graph
-    from omni_sdk.hub import resolve
 
     bundle = Bundle.open(resolve(arguments.bundle))
     files = bundle.manifest.files

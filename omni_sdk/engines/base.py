@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
 
 
 class Engine(Protocol):

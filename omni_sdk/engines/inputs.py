@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omni_sdk.bundle.manifest import TensorSpec
 from omni_sdk.errors import EngineError
-from omni_sdk.manifest import TensorSpec
 
 
 def check_inputs(

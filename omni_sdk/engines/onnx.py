@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omni_sdk.bundle.manifest import GraphSpec, TensorSpec
+from omni_sdk.engines.gate import cache_directory
 from omni_sdk.engines.graph_check import check_graph
 from omni_sdk.engines.inputs import check_inputs
 from omni_sdk.engines.onnx_binding import FixedBuffers, OnnxLinks
@@ -25,8 +27,6 @@ from omni_sdk.engines.onnx_options import (
     without_capture,
 )
 from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
-from omni_sdk.manifest import GraphSpec, TensorSpec
-from omni_sdk.parity_gate import cache_directory
 
 try:
     import onnxruntime as ort
@@ -47,7 +47,7 @@ except ImportError as e:
     ) from e
 
 if TYPE_CHECKING:
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -307,7 +307,7 @@ def _memory_advice(text: str) -> str:
 
 def _driver_advice(device: str) -> str:
     """Return what is known of the driver, and what onnxruntime needs of it."""
-    from omni_sdk.devices import nvidia_device
+    from omni_sdk.utils.devices import nvidia_device
 
     driver = nvidia_device(device).get("driver_version")
     found = f"driver {driver} is installed" if driver else "no NVIDIA driver answers nvidia-smi"

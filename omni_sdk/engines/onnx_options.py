@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omni_sdk.engines.plans import private_directory
-from omni_sdk.engines.profiles import Range, ShapeLimits, graph_profiles
+from omni_sdk.graphs.profiles import Range, ShapeLimits, graph_profiles
 
 if TYPE_CHECKING:
-    from omni_sdk.bundle import Bundle
-    from omni_sdk.manifest import GraphSpec
+    from omni_sdk.bundle.bundle import Bundle
+    from omni_sdk.bundle.manifest import GraphSpec
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omni_sdk import schema
-from omni_sdk.engines.profiles import Profile, profiles_text
 from omni_sdk.errors import EngineError
+from omni_sdk.graphs.profiles import Profile, profiles_text
+from omni_sdk.utils import schema
 
 if TYPE_CHECKING:
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omni_sdk.bundle.manifest import GraphSpec
 from omni_sdk.engines import tensorrt_api
 from omni_sdk.engines.cuda import BufferPool, Device, DeviceBuffer
+from omni_sdk.engines.gate import cache_directory
 from omni_sdk.engines.inputs import check_inputs
 from omni_sdk.engines.plans import BuildFlags, PlanCache, PlanKey, plan_key, timing_cache_path
-from omni_sdk.engines.profiles import Profile, ShapeLimits, graph_profiles, read_profiles
 from omni_sdk.errors import BundleError, EngineError
-from omni_sdk.manifest import GraphSpec
-from omni_sdk.parity_gate import cache_directory
+from omni_sdk.graphs.profiles import Profile, ShapeLimits, graph_profiles, read_profiles
 
 if TYPE_CHECKING:
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from omni_sdk.engines.plans import BuildFlags, write_at_once
-from omni_sdk.engines.profiles import Profile
 from omni_sdk.errors import BackendUnavailableError, EngineError, OmniError
+from omni_sdk.graphs.profiles import Profile
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from omni_sdk.errors import DatasetError, LimitError, MediaError
 from omni_sdk.media.audio import read_audio
 from omni_sdk.media.frames import AudioClip, VideoIndex
 from omni_sdk.media.limits import MediaLimits
+from omni_sdk.media.pixels.resize import Filter, resize
 from omni_sdk.media.random_access import RandomAccessVideo
-from omni_sdk.media.resize import Filter, resize
 from omni_sdk.media.video import check_audio
 
 

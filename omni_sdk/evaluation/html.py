@@ -24,9 +24,9 @@ from omni_sdk.errors import OmniError
 from omni_sdk.evaluation.records import Key, Record
 from omni_sdk.evaluation.report import Results, failure_lines, summary_table
 from omni_sdk.evaluation.scoring import ScoredExpression, quality
-from omni_sdk.media.resize import resize
-from omni_sdk.media.writers import contour, draw_masks
-from omni_sdk.schema import to_dict
+from omni_sdk.media.pixels.resize import resize
+from omni_sdk.output.writers import contour, draw_masks
+from omni_sdk.utils.schema import to_dict
 
 Image = NDArray[np.uint8]
 NUM_PICTURES = 4

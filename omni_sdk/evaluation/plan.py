@@ -63,8 +63,8 @@ class Models:
 
     def identity(self) -> dict[str, Any]:
         """Return what tells these models from others, without loading them."""
-        from omni_sdk.bundle import MANIFEST
-        from omni_sdk.hub import resolve
+        from omni_sdk.bundle.bundle import MANIFEST
+        from omni_sdk.bundle.hub import resolve
 
         directory = resolve(self.bundle)
         manifest = directory / MANIFEST

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from omni_sdk.errors import DatasetError
 from omni_sdk.evaluation.scoring import ScoredExpression
-from omni_sdk.schema import SchemaError, from_dict, to_dict
+from omni_sdk.utils.schema import SchemaError, from_dict, to_dict
 
 Key = tuple[str, str]
 FAILED = "failed"

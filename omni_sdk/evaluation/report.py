@@ -20,7 +20,7 @@ from omni_sdk.evaluation.scoring import (
 from omni_sdk.metrics.mevis import MevisSummary
 from omni_sdk.metrics.refavs import RefavsSummary
 from omni_sdk.metrics.revos import RevosSummary
-from omni_sdk.schema import to_dict
+from omni_sdk.utils.schema import to_dict
 
 SCHEMA_VERSION = 1
 RESULTS = "results.json"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omni_sdk.manifest import GraphSpec
+from omni_sdk.bundle.manifest import GraphSpec
 
 
 def empty_cache(decoder: GraphSpec, batch: int = 1) -> dict[str, NDArray[Any]]:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from omni_sdk.errors import BundleError
 from omni_sdk.grs.positions import interleave, row_times
-from omni_sdk.media.patch_layout import Grid
+from omni_sdk.media.pixels.patch_layout import Grid
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from omni_sdk.manifest import DecoderSpec, TokenSpec
+    from omni_sdk.bundle.manifest import DecoderSpec, TokenSpec
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omni_sdk.bundle.manifest import TensorSpec
 from omni_sdk.engines.inputs import check_inputs
 from omni_sdk.errors import BundleError, EngineError
-from omni_sdk.manifest import TensorSpec
 
 if TYPE_CHECKING:
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
     from omni_sdk.engines.base import Engine, EngineLoader
 
 EMBED = "grs/embed"

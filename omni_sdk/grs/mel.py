@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from omni_sdk.errors import MediaError
 
 if TYPE_CHECKING:
-    from omni_sdk.manifest import AudioSpec
+    from omni_sdk.bundle.manifest import AudioSpec
 
 TOP_HZ = 8000.0
 """Upper edge of the mel bands; fixed in WhisperFeatureExtractor whatever the sampling rate."""

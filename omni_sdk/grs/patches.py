@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from omni_sdk.media.patch_layout import Grid, PatchDtype, PatchLayout, PatchValues
+from omni_sdk.media.pixels.patch_layout import Grid, PatchDtype, PatchLayout, PatchValues
 
 if TYPE_CHECKING:
-    from omni_sdk.manifest import VisionSpec
+    from omni_sdk.bundle.manifest import VisionSpec
 
 
 def layout_of(spec: VisionSpec, dtype: PatchDtype = "float32") -> PatchLayout:

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.grs.mel import num_audio_tokens
-from omni_sdk.media.patch_layout import Grid
+from omni_sdk.media.pixels.patch_layout import Grid
 
 if TYPE_CHECKING:
-    from omni_sdk.manifest import DecoderSpec, TokenSpec
+    from omni_sdk.bundle.manifest import DecoderSpec, TokenSpec
 
 Positions = NDArray[np.int64]
 

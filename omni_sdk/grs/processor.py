@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.errors import BundleError, QueryError
+from omni_sdk.graphs.smart_resize import smart_resize
 from omni_sdk.grs import prompts
 from omni_sdk.grs.chat import (
     Chat,
@@ -25,17 +26,16 @@ from omni_sdk.grs.mel import log_mel, num_audio_tokens, num_mel_frames
 from omni_sdk.grs.patches import layout_of, patchify
 from omni_sdk.grs.positions import rope_positions
 from omni_sdk.grs.request import ThinkerRequest, VisionInput
-from omni_sdk.grs.smart_resize import smart_resize
-from omni_sdk.media.patch_layout import Grid, PatchDtype, PatchLayout, PatchValues
-from omni_sdk.media.resize import resize
+from omni_sdk.media.pixels.patch_layout import Grid, PatchDtype, PatchLayout, PatchValues
+from omni_sdk.media.pixels.resize import resize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tokenizers import Tokenizer
 
-    from omni_sdk.bundle import Bundle
-    from omni_sdk.manifest import GrsSpec
+    from omni_sdk.bundle.bundle import Bundle
+    from omni_sdk.bundle.manifest import GrsSpec
     from omni_sdk.media.clock import Clock
     from omni_sdk.stages import Image, Observation
 

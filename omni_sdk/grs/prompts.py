@@ -136,7 +136,7 @@ def example_answer(seconds: float, count: int = 4) -> str:
     """Return an answer in the grammar: `count` instants in the middles of equal parts of the clip.
 
     The authors draw the example's times at random for each training sample, so that the model does not
-    learn to copy them (`omni_training.prompts`); in use the same clip always gives the same prompt.
+    learn to copy them (`omni_training.data.prompts`); in use the same clip always gives the same prompt.
     """
     times = [format_time(seconds * (2 * k + 1) / (2 * count)) for k in range(count)]
     items = (

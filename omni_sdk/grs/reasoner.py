@@ -15,11 +15,11 @@ THINKING_SHARE = 0.75
 four moments many times over; nano's longest true thought takes 40 of its 64 tokens."""
 
 if TYPE_CHECKING:
+    from omni_sdk.bundle.manifest import SamplingSpec
     from omni_sdk.config import GenerationConfig
     from omni_sdk.grs.processor import Processor
     from omni_sdk.grs.request import Completion, Thinker, ThinkerRequest
-    from omni_sdk.manifest import SamplingSpec
-    from omni_sdk.media.patch_layout import PatchLayout
+    from omni_sdk.media.pixels.patch_layout import PatchLayout
     from omni_sdk.stages import Observation
 
 

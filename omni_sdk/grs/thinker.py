@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 
 from omni_sdk.engines.linked import start_linked
 from omni_sdk.errors import QueryError
+from omni_sdk.graphs.windows import vision_layout
 from omni_sdk.grs.cache import empty_cache
 from omni_sdk.grs.completion import CompletionBuilder
 from omni_sdk.grs.embedding import open_embedding
 from omni_sdk.grs.mel import chunk_mel
 from omni_sdk.grs.processor import load_tokenizer
 from omni_sdk.grs.request import Completion, ThinkerRequest, VisionInput
-from omni_sdk.grs.sampling import TokenSampler
-from omni_sdk.grs.windows import vision_layout
+from omni_sdk.grs.token_sampling import TokenSampler
 
 if TYPE_CHECKING:
-    from omni_sdk.bundle import Bundle
+    from omni_sdk.bundle.bundle import Bundle
+    from omni_sdk.bundle.manifest import GrsSpec
     from omni_sdk.config import GenerationConfig
     from omni_sdk.engines.base import EngineLoader
-    from omni_sdk.manifest import GrsSpec
-    from omni_sdk.media.patch_layout import PatchValues
+    from omni_sdk.media.pixels.patch_layout import PatchValues
 
 Floats = NDArray[np.float32]
 _PADDING_POSITION = 1  # transformers' get_rope_index; masked, so any value would do

@@ -18,13 +18,20 @@ from typing import Any
 
 from transformers import Qwen2_5OmniThinkerConfig
 
+from omni_sdk.bundle.hub import resolve
+from omni_sdk.bundle.manifest import (
+    AudioSpec,
+    DecoderSpec,
+    GrsSpec,
+    SourceSpec,
+    TokenSpec,
+    VisionSpec,
+)
 from omni_sdk.errors import BundleError
 from omni_sdk.grs.processor import load_tokenizer
 from omni_sdk.hf.config import thinker_config
 from omni_sdk.hf.presets import NANO, QWEN_OMNI, Preset
 from omni_sdk.hf.weights import fill, open_model, release, weight_files
-from omni_sdk.hub import resolve
-from omni_sdk.manifest import AudioSpec, DecoderSpec, GrsSpec, SourceSpec, TokenSpec, VisionSpec
 
 _MAX_JSON_BYTES = 4 << 20
 _MAX_NANO_SIDE = 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omni_sdk.manifest import PromptSpec, SamplingSpec
+from omni_sdk.bundle.manifest import PromptSpec, SamplingSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
+from omni_sdk.bundle.manifest import DusSpec
 from omni_sdk.errors import BundleError
 from omni_sdk.hf.sam2_modules import image_size
 from omni_sdk.hf.weights import weight_files
-from omni_sdk.manifest import DusSpec
 
 MAX_CONFIG_BYTES = 1 << 20
 MODEL_TYPES = ("sam2_video", "sam2")  # both hold all weights of the video model

@@ -17,14 +17,14 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig as HfGenerationConfig
 from transformers import LogitsProcessor, StoppingCriteria
 
+from omni_sdk.bundle.manifest import GrsSpec
 from omni_sdk.config import GenerationConfig
 from omni_sdk.grs.completion import CompletionBuilder
 from omni_sdk.grs.processor import load_tokenizer
 from omni_sdk.grs.request import Completion, ThinkerRequest
-from omni_sdk.grs.sampling import TokenSampler
 from omni_sdk.grs.thinker import check_positions, next_token
+from omni_sdk.grs.token_sampling import TokenSampler
 from omni_sdk.hf.checkpoint import load_thinker
-from omni_sdk.manifest import GrsSpec
 
 
 class HfThinker:

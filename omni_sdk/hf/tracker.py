@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import Sam2VideoModel
 
-from omni_sdk.dus.sam2 import (
+from omni_sdk.bundle.manifest import DusSpec, GraphSpec
+from omni_sdk.dus.sam2.graphs import (
     IMAGE_ENCODER,
     MASK_DECODER,
     MEMORY_ATTENTION,
@@ -20,11 +21,10 @@ from omni_sdk.dus.sam2 import (
     Sam2Graphs,
     graph_specs,
 )
-from omni_sdk.dus.tracker import Sam2Tracker
+from omni_sdk.dus.sam2.tracker import Sam2Tracker
 from omni_sdk.errors import EngineError
 from omni_sdk.hf.sam2_checkpoint import dus_spec, load_model
 from omni_sdk.hf.sam2_modules import ImageEncoder, MaskDecoder, MemoryAttention, MemoryEncoder
-from omni_sdk.manifest import DusSpec, GraphSpec
 
 MODULES: dict[str, Callable[[Sam2VideoModel], nn.Module]] = {
     IMAGE_ENCODER: ImageEncoder,

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from omni_sdk.errors import LimitError, MediaError
 from omni_sdk.media.frames import AudioClip, VideoIndex
 from omni_sdk.media.limits import MediaLimits
+from omni_sdk.media.pixels.resize import Filter, resize
 from omni_sdk.media.random_access import RandomAccessVideo
-from omni_sdk.media.resize import Filter, resize
 from omni_sdk.media.video import check_audio
 
 NAME = "<frames>"

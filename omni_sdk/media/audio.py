@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.errors import LimitError
-from omni_sdk.media.container import media_errors, open_container, read_only
+from omni_sdk.media.demux.container import media_errors, open_container, read_only
+from omni_sdk.media.demux.sound import AudioPacket, SoundPackets, promised_seconds
 from omni_sdk.media.frames import AudioClip
 from omni_sdk.media.limits import MediaLimits, WallClock
-from omni_sdk.media.sound import AudioPacket, SoundPackets, promised_seconds
 
 logger = logging.getLogger(__name__)
 

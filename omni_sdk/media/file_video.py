@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.media.audio import read_audio
-from omni_sdk.media.container import media_errors
-from omni_sdk.media.convert import RgbConverter
-from omni_sdk.media.damage import FLAGGED_LATE, FRAME_THREADED
-from omni_sdk.media.decode import Group, decode_groups, decode_linear, plan_groups
+from omni_sdk.media.demux.container import media_errors
+from omni_sdk.media.demux.damage import FLAGGED_LATE, FRAME_THREADED
+from omni_sdk.media.demux.decode import Group, decode_groups, decode_linear, plan_groups
+from omni_sdk.media.demux.index import index_file
+from omni_sdk.media.demux.reader import PacketReader
+from omni_sdk.media.demux.walk import Walker
 from omni_sdk.media.frames import AudioClip, VideoFrame
-from omni_sdk.media.index import index_file
 from omni_sdk.media.limits import MediaLimits, WallClock
-from omni_sdk.media.reader import PacketReader
-from omni_sdk.media.resize import Filter
+from omni_sdk.media.pixels.convert import RgbConverter
+from omni_sdk.media.pixels.resize import Filter
 from omni_sdk.media.video import Put, Video, check_audio, check_size
-from omni_sdk.media.walk import Walker
 
 _MAX_THREADS = 4  # frame threads of one decoder; each holds a frame
 # Of a container's speed, what each further frame thread adds: an estimate, for groups of a hundred packets

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from omni_sdk.media.patch_layout import Patches
+from omni_sdk.media.pixels.patch_layout import Patches
 
 
 @dataclass(frozen=True, slots=True)

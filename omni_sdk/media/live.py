@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from omni_sdk.errors import LimitError, MediaError
-from omni_sdk.media.container import media_errors
+from omni_sdk.media.demux.container import media_errors
 from omni_sdk.media.limits import MediaLimits, WallClock
 
 _TIMEOUT_SECONDS = 10.0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.media.frames import VideoFrame
-from omni_sdk.media.resize import Filter
+from omni_sdk.media.pixels.resize import Filter
 from omni_sdk.media.video import Put, Video, check_size
 
 

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.errors import LimitError, MediaError
-from omni_sdk.media.convert import Parity, Picture
 from omni_sdk.media.frames import AudioClip, FrameBatch, VideoFrame, VideoIndex
 from omni_sdk.media.limits import MediaLimits
-from omni_sdk.media.patch_layout import PatchLayout
-from omni_sdk.media.resize import MAX_SIDE, Filter
+from omni_sdk.media.pixels.convert import Parity, Picture
+from omni_sdk.media.pixels.patch_layout import PatchLayout
+from omni_sdk.media.pixels.resize import MAX_SIDE, Filter
+from omni_sdk.media.pixels.targets import ImageTarget, PatchTarget
 from omni_sdk.media.select import Strategy, select_frames
-from omni_sdk.media.targets import ImageTarget, PatchTarget
 from omni_sdk.results import VideoInfo
 
 Put = Callable[[int, "Picture | None"], None]  # frame index, picture; None takes it back
@@ -28,8 +28,8 @@ class Video(ABC):
 
     Attributes:
         parity: how resized frames are made, to be set before any is asked for. "hf": equal to the models'
-            reference preprocessing to the last bit; "fast": `omni_sdk.media.fast`, where it reads the pixel
-            format.
+            reference preprocessing to the last bit; "fast": `omni_sdk.media.pixels.fast`, where it reads the
+            pixel format.
     """
 
     parity: Parity = "hf"
@@ -73,7 +73,7 @@ class Video(ABC):
         """Frames that were handed out so far and were decoded from damaged data, ascending.
 
         A walk adds its frames when it ends, backward: after each piece. What damage is found, and what
-        cannot be: Note [Damage] in `omni_sdk.media.damage`.
+        cannot be: Note [Damage] in `omni_sdk.media.demux.damage`.
         """
         return tuple(sorted(self._corrupt))
 

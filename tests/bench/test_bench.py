@@ -22,8 +22,8 @@ from omni_sdk.bench.report import (
 )
 from omni_sdk.bench.tables import comparison_text, report_text
 from omni_sdk.cli import main
-from omni_sdk.devices import free_device_bytes, nvidia_device, tool_output
 from omni_sdk.errors import DatasetError, MediaError, PromptError
+from omni_sdk.utils.devices import free_device_bytes, nvidia_device, tool_output
 
 
 def test_stages_add_up(report, pipeline):

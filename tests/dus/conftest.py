@@ -11,12 +11,12 @@ import torch
 from omni_export.sam2_graphs import export_tracker
 from transformers import Sam2VideoModel
 
-from omni_sdk import bundle as bundles
-from omni_sdk.bundle import Bundle
-from omni_sdk.dus.tracker import Sam2Tracker
+from omni_sdk.bundle import bundle as bundles
+from omni_sdk.bundle.bundle import Bundle
+from omni_sdk.bundle.manifest import SCHEMA_VERSION, Manifest
+from omni_sdk.dus.sam2.tracker import Sam2Tracker
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.hf.tracker import HfTracker
-from omni_sdk.manifest import SCHEMA_VERSION, Manifest
 
 SIDE = 128
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Sam2VideoModel
 
-from omni_sdk.dus.memory import Context, Memory, MemoryBank, MemoryLimits
+from omni_sdk.dus.sam2.memory import Context, Memory, MemoryBank, MemoryLimits
 
 MEMORIES, POINTERS = 7, 16
 

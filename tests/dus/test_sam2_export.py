@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from transformers import Sam2VideoModel
 
-from omni_sdk.bundle import Bundle
-from omni_sdk.dus.sam2 import GRAPHS, Sam2Graphs
+from omni_sdk.bundle.bundle import Bundle
+from omni_sdk.dus.sam2.graphs import GRAPHS, Sam2Graphs
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError, ParityError
 from omni_sdk.hf.sam2_checkpoint import dus_spec, load_config, load_model

@@ -12,7 +12,7 @@ from transformers import Sam2VideoModel
 
 from omni_sdk.config import TrackingConfig
 from omni_sdk.dus.masks import rle_decode
-from omni_sdk.dus.tracker import Sam2Tracker
+from omni_sdk.dus.sam2.tracker import Sam2Tracker
 from omni_sdk.stages import FrameMasks, KeyframePrompt
 
 ENOUGH = TrackingConfig(max_conditioning=16)

@@ -14,8 +14,8 @@ from omni_export.sam2_parity import ArrayFrames
 from omni_sdk.config import TrackingConfig
 from omni_sdk.dus.boxes import mask_box
 from omni_sdk.dus.masks import rle_decode
-from omni_sdk.dus.propagation import Output
-from omni_sdk.dus.tracker import Sam2Tracker
+from omni_sdk.dus.sam2.propagation import Output
+from omni_sdk.dus.sam2.tracker import Sam2Tracker
 from omni_sdk.errors import MediaError, PromptError
 from omni_sdk.stages import KeyframePrompt, TrackerFrame
 
@@ -218,10 +218,10 @@ def test_refuses_prompts(
 
 def test_memory_does_not_grow_with_the_clip(make_model, tmp_path, make_clip) -> None:
     """300 and 1,200 frames, two objects, forward and backward, on a model of 64 pixels."""
-    from omni_sdk.bundle import Bundle, write_manifest
+    from omni_sdk.bundle.bundle import Bundle, write_manifest
+    from omni_sdk.bundle.manifest import SCHEMA_VERSION, Manifest
     from omni_sdk.engines.onnx import OnnxLoader
     from omni_sdk.hf.sam2_checkpoint import dus_spec
-    from omni_sdk.manifest import SCHEMA_VERSION, Manifest
 
     model = make_model(64)
     spec = dus_spec(model, tmp_path)

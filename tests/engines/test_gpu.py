@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from omni_sdk.bundle import Bundle, embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
 from omni_sdk.config import GenerationConfig, PipelineConfig
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.scene import make_scene
@@ -17,10 +17,10 @@ from omni_sdk.engines.linked import start_linked
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.engines.onnx_options import TENSORRT
 from omni_sdk.engines.plans import PlanCache
-from omni_sdk.engines.profiles import ShapeLimits
 from omni_sdk.engines.tensorrt import TensorRTLoader
 from omni_sdk.errors import BackendUnavailableError, EngineError
-from omni_sdk.golden import golden_error, golden_inputs, golden_outputs
+from omni_sdk.graphs.golden import golden_error, golden_inputs, golden_outputs
+from omni_sdk.graphs.profiles import ShapeLimits
 from omni_sdk.pipeline import Pipeline
 
 GRAPHS = sorted(Bundle.open(embedded("nano")).manifest.graphs)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from omni_export.variants import add_variants
 
-from omni_sdk.bundle import Bundle, embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
+from omni_sdk.bundle.memory_plan import plan_memory
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.engines.onnx import OnnxLoader
-from omni_sdk.golden import golden_error, golden_inputs, golden_outputs
+from omni_sdk.graphs.golden import golden_error, golden_inputs, golden_outputs
 from omni_sdk.pipeline import Pipeline
-from omni_sdk.planner import plan_memory
 
 
 @pytest.fixture(scope="module", params=["fp16", "fused-fp16"])

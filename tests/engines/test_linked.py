@@ -5,11 +5,11 @@ import gc
 import numpy as np
 import pytest
 
-from omni_sdk.bundle import Bundle, embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
 from omni_sdk.engines.linked import _NumpyLinks, start_linked
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import EngineError
-from omni_sdk.golden import hashed
+from omni_sdk.graphs.golden import hashed
 
 
 @pytest.fixture(scope="module")

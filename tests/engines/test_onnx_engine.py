@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from omni_sdk.bundle import Bundle, write_manifest
+from omni_sdk.bundle.bundle import Bundle, write_manifest
+from omni_sdk.bundle.manifest import GraphSpec, Manifest, TensorSpec
 from omni_sdk.engines.onnx import OnnxLoader, available_providers
 from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
-from omni_sdk.manifest import GraphSpec, Manifest, TensorSpec
 
 # y = table[ids] + x, for ids (B,), x (B, 3)
 SPEC = GraphSpec(

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from omni_sdk.bundle import Bundle, embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
 from omni_sdk.engines import onnx as onnx_module
+from omni_sdk.engines.gate import GatedLoader
 from omni_sdk.engines.onnx import OnnxEngine, OnnxLoader
 from omni_sdk.engines.onnx_binding import FixedBuffers
 from omni_sdk.engines.onnx_options import (
@@ -22,10 +23,9 @@ from omni_sdk.engines.onnx_options import (
     graph_providers,
     provider_list,
 )
-from omni_sdk.engines.profiles import ShapeLimits, graph_profiles
 from omni_sdk.errors import EngineError
-from omni_sdk.golden import golden_inputs
-from omni_sdk.parity_gate import GatedLoader
+from omni_sdk.graphs.golden import golden_inputs
+from omni_sdk.graphs.profiles import ShapeLimits, graph_profiles
 
 GRAPHS = sorted(Bundle.open(embedded("nano")).manifest.graphs)
 
@@ -175,10 +175,12 @@ def _fallen_back(nano, graph):
 def test_a_driver_that_is_too_old(nano, monkeypatch):
     """onnxruntime then starts on the CPU without a word; here it is told, with what to do."""
     _with_cuda(monkeypatch, lambda _: _fallen_back(nano, "grs/embed"))
-    monkeypatch.setattr("omni_sdk.devices.nvidia_device", lambda _: {"driver_version": "470.1"})
+    monkeypatch.setattr(
+        "omni_sdk.utils.devices.nvidia_device", lambda _: {"driver_version": "470.1"}
+    )
     with pytest.raises(EngineError, match=r"could not start.*driver 470.1 is installed.*older"):
         OnnxLoader("cuda").load(nano, "grs/embed")
-    monkeypatch.setattr("omni_sdk.devices.nvidia_device", lambda _: {})
+    monkeypatch.setattr("omni_sdk.utils.devices.nvidia_device", lambda _: {})
     with pytest.raises(EngineError, match="no NVIDIA driver answers"):
         OnnxLoader("cuda").load(nano, "grs/embed")
 

@@ -20,24 +20,24 @@ from omni_export.tensorrt_build import build_plans, plan_requests, trtexec_line
 from omni_export.tensorrt_operators import objections
 from onnx import TensorProto, helper
 
-from omni_sdk import schema
-from omni_sdk.bundle import Bundle, embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
+from omni_sdk.bundle.manifest import GraphSpec, GraphVariant, TensorSpec
 from omni_sdk.engines import cuda, tensorrt_api
 from omni_sdk.engines.cuda import BufferPool, Device
 from omni_sdk.engines.linked import _NumpyLinks, start_linked
 from omni_sdk.engines.plans import BuildFlags, PlanCache, differences, plan_key
-from omni_sdk.engines.profiles import (
+from omni_sdk.engines.select import open_loader
+from omni_sdk.engines.tensorrt import TensorRTEngine, TensorRTLinks, TensorRTLoader
+from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
+from omni_sdk.graphs.golden import golden_inputs
+from omni_sdk.graphs.profiles import (
     Profile,
     ShapeLimits,
     graph_profiles,
     prompt_tokens,
     read_profiles,
 )
-from omni_sdk.engines.select import open_loader
-from omni_sdk.engines.tensorrt import TensorRTEngine, TensorRTLinks, TensorRTLoader
-from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
-from omni_sdk.golden import golden_inputs
-from omni_sdk.manifest import GraphSpec, GraphVariant, TensorSpec
+from omni_sdk.utils import schema
 
 GRAPHS = sorted(Bundle.open(embedded("nano")).manifest.graphs)
 
@@ -221,7 +221,7 @@ def test_an_interrupted_write_leaves_nothing(nano, cache, monkeypatch):
 HOLD = """
 import sys, time
 from pathlib import Path
-from omni_sdk import schema
+from omni_sdk.utils import schema
 from omni_sdk.engines.plans import PlanCache, PlanKey
 import json
 key = schema.from_dict(PlanKey, json.loads(sys.argv[2]))
@@ -254,7 +254,7 @@ def test_two_builders(nano, cache):
 KILLED = """
 import json, os, sys, time
 from pathlib import Path
-from omni_sdk import schema
+from omni_sdk.utils import schema
 from omni_sdk.engines.plans import PlanCache, PlanKey
 
 def hang(_):
@@ -593,10 +593,10 @@ BUILD = """
 import json, sys, time
 from pathlib import Path
 from omni_export import tensorrt_build
-from omni_sdk.bundle import Bundle, embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
 from omni_sdk.engines import cuda, tensorrt_api
 from omni_sdk.engines.plans import BuildFlags, PlanCache
-from omni_sdk.engines.profiles import ShapeLimits
+from omni_sdk.graphs.profiles import ShapeLimits
 from types import SimpleNamespace
 folder = Path(sys.argv[1])
 

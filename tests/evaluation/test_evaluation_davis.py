@@ -10,8 +10,8 @@ from omni_sdk.cli import main
 from omni_sdk.demo.render import object_map, render
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.evaluation.html import encode_jpeg
-from omni_sdk.media.writers import write_indexed_png
 from omni_sdk.metrics.davis_tracks import score_semisupervised, summarise
+from omni_sdk.output.writers import write_indexed_png
 
 SIZE = (64, 80)
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
-from omni_sdk.bundle import Bundle
+from omni_sdk.bundle.bundle import Bundle
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.grs.thinker import GraphThinker
 from omni_sdk.hf.thinker import HfThinker

@@ -18,12 +18,12 @@ from omni_export.parity import thinker_parity
 from omni_export.row_check import check_parity
 from onnx import TensorProto, helper, numpy_helper
 
-from omni_sdk.bundle import Bundle, write_manifest
+from omni_sdk.bundle.bundle import Bundle, write_manifest
+from omni_sdk.bundle.manifest import ParityRow
+from omni_sdk.engines.gate import GatedLoader
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError, ParityError
 from omni_sdk.hf.checkpoint import load_thinker, open_thinker, read_spec
-from omni_sdk.manifest import ParityRow
-from omni_sdk.parity_gate import GatedLoader
 
 # ONNX operators that TensorRT's parser also reads (onnx-tensorrt, docs/operators.md).
 STANDARD = {

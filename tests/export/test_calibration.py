@@ -11,7 +11,7 @@ from omni_export.gptq import gptq, inverse_factor
 from omni_export.precision import PRECISIONS, expand_halves
 from omni_export.variants import add_variants
 
-from omni_sdk.bundle import Bundle, embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.engines.onnx import OnnxLoader

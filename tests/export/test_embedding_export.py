@@ -11,7 +11,7 @@ from omni_export.embedding_table import FILE, split_embedding, write_table
 from omni_export.samples import Sample, make_request
 from omni_export.thinker_graphs import thinker_plans
 
-from omni_sdk.bundle import Bundle, write_manifest
+from omni_sdk.bundle.bundle import Bundle, write_manifest
 from omni_sdk.config import GenerationConfig
 from omni_sdk.grs.thinker import GraphThinker
 

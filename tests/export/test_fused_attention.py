@@ -7,8 +7,8 @@ from omni_export.fused_attention import NothingToFuseError, fuse_attention
 from omni_export.variants import add_variants
 from onnx import TensorProto, helper
 
-from omni_sdk.bundle import Bundle, embedded
-from omni_sdk.golden import golden_inputs
+from omni_sdk.bundle.bundle import Bundle, embedded
+from omni_sdk.graphs.golden import golden_inputs
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from omni_export.precision import PRECISIONS, expand_halves
 from omni_export.samples import Sample, make_request
 from onnx import helper
 
-from omni_sdk.bundle import Bundle, embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
 from omni_sdk.config import GenerationConfig
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError

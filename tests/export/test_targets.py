@@ -5,7 +5,7 @@ from omni_export.cli import main
 from omni_export.precision import PRECISIONS
 from omni_export.targets import FLOAT32, TARGETS, plan_target
 
-from omni_sdk.bundle import Bundle, embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
 from omni_sdk.errors import BundleError
 
 

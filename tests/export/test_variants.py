@@ -20,18 +20,18 @@ from omni_export.variant_quality import mask_iou
 from omni_export.variants import add_variants
 from onnx import TensorProto, helper, numpy_helper
 
-from omni_sdk.bundle import Bundle, embedded, write_manifest
+from omni_sdk.bundle.bundle import Bundle, embedded, write_manifest
 from omni_sdk.config import TrackingConfig
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.render import box, render
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.dus.masks import rle_decode
-from omni_sdk.dus.tracker import Sam2Tracker
+from omni_sdk.dus.sam2.tracker import Sam2Tracker
+from omni_sdk.engines.gate import GatedLoader
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError, EngineError, ParityError
-from omni_sdk.golden import golden_error, golden_inputs, golden_outputs, hashed, read_golden
+from omni_sdk.graphs.golden import golden_error, golden_inputs, golden_outputs, hashed, read_golden
 from omni_sdk.loading import check_backend
-from omni_sdk.parity_gate import GatedLoader
 from omni_sdk.pipeline import Pipeline
 from omni_sdk.stages import KeyframePrompt
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from omni_sdk.grs.prompts import QWEN_SYSTEM
-from omni_sdk.manifest import (
+from omni_sdk.bundle.manifest import (
     AudioSpec,
     DecoderSpec,
     GrsSpec,
@@ -18,6 +17,7 @@ from omni_sdk.manifest import (
     TokenSpec,
     VisionSpec,
 )
+from omni_sdk.grs.prompts import QWEN_SYSTEM
 
 SPECIALS = [
     f"<|{name}|>"

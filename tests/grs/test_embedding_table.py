@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from omni_sdk.bench.memory import host_memory_mb
-from omni_sdk.bundle import Bundle, embedded, write_manifest
+from omni_sdk.bundle.bundle import Bundle, embedded, write_manifest
+from omni_sdk.bundle.manifest import FileSpec, TableSpec
+from omni_sdk.bundle.memory_plan import plan_memory
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError, EngineError
 from omni_sdk.grs.embedding import EmbeddingTable, open_embedding
-from omni_sdk.manifest import FileSpec, TableSpec
 from omni_sdk.pipeline import Pipeline
-from omni_sdk.planner import plan_memory
 
 FILE = "grs/embed.table"
 

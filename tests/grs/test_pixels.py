@@ -18,10 +18,10 @@ from transformers.vision_utils import (
 )
 
 from omni_sdk.errors import LimitError
+from omni_sdk.graphs.smart_resize import smart_resize
+from omni_sdk.graphs.windows import vision_layout
 from omni_sdk.grs.patches import patchify
-from omni_sdk.grs.smart_resize import smart_resize
-from omni_sdk.grs.windows import vision_layout
-from omni_sdk.media import patch_layout
+from omni_sdk.media.pixels import patch_layout
 
 
 @settings(deadline=None, max_examples=200)

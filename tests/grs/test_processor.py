@@ -15,7 +15,7 @@ from omni_sdk.grs.mel import log_mel
 from omni_sdk.grs.patches import patchify
 from omni_sdk.grs.processor import MAX_QUERY_CHARS, Processor, check_query, load_tokenizer
 from omni_sdk.media.clock import Clock
-from omni_sdk.media.patch_layout import Patches
+from omni_sdk.media.pixels.patch_layout import Patches
 from omni_sdk.stages import Observation
 
 

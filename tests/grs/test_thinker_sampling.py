@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from omni_sdk.config import GenerationConfig
 from omni_sdk.errors import EngineError
-from omni_sdk.grs.sampling import TokenSampler
+from omni_sdk.grs.token_sampling import TokenSampler
 
 LOGITS = st.lists(st.floats(-50, 50, width=32), min_size=3, max_size=40).map(
     lambda values: np.array(values, np.float32)

@@ -10,7 +10,7 @@ from omni_sdk.config import GenerationConfig
 from omni_sdk.errors import EngineError
 from omni_sdk.grs.completion import CLOSE_THOUGHT, CompletionBuilder
 from omni_sdk.grs.parser import awaits_answer, split_answer
-from omni_sdk.grs.sampling import TokenSampler
+from omni_sdk.grs.token_sampling import TokenSampler
 
 PIECES = [
     "<end>",

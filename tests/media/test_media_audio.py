@@ -164,7 +164,7 @@ def test_sound_that_is_too_much_to_keep_is_read_for_itself(make_video, monkeypat
     path = make_video("a.mkv", frames=30, audio_seconds=1.1, audio_codec="pcm_s16le")
     with open_source(path) as video:
         expected = video.audio()
-    monkeypatch.setattr("omni_sdk.media.sound._MAX_BYTES", 10_000)
+    monkeypatch.setattr("omni_sdk.media.demux.sound._MAX_BYTES", 10_000)
     with open_source(path) as video:
         assert video._sound is None
         sound = video.audio()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omni_sdk.media.limits import MediaLimits
-from omni_sdk.media.resize import resize
+from omni_sdk.media.pixels.resize import resize
 from omni_sdk.media.source import open_source
 
 X264 = {"g": "10", "bf": "3", "threads": "1"}

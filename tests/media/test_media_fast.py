@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni_sdk.media import fast, fast_numpy
-from omni_sdk.media.convert import Orientation, RgbConverter
-from omni_sdk.media.fast import FORMATS, FastConverter, colour_matrix
-from omni_sdk.media.patch_layout import PatchLayout
+from omni_sdk.media.pixels import fast, fast_numpy
+from omni_sdk.media.pixels.convert import Orientation, RgbConverter
+from omni_sdk.media.pixels.fast import FORMATS, FastConverter, colour_matrix
+from omni_sdk.media.pixels.patch_layout import PatchLayout
 from omni_sdk.media.source import open_source
 from omni_sdk.native import core
 

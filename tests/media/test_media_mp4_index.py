@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from omni_sdk.errors import OmniError
 from omni_sdk.media import file_video
-from omni_sdk.media import index as index_module
-from omni_sdk.media.decode import decode_groups
-from omni_sdk.media.index import IndexedFile, index_file
+from omni_sdk.media.demux import index as index_module
+from omni_sdk.media.demux.decode import decode_groups
+from omni_sdk.media.demux.index import IndexedFile, index_file
+from omni_sdk.media.demux.mp4_index import read_mp4_index
+from omni_sdk.media.demux.packets import PacketTable
 from omni_sdk.media.limits import MediaLimits, WallClock
-from omni_sdk.media.mp4_index import read_mp4_index
-from omni_sdk.media.packets import PacketTable
 from omni_sdk.media.source import open_source
 
 X264 = {"g": "10", "bf": "3", "threads": "1"}

@@ -6,9 +6,9 @@ import av
 import numpy as np
 import pytest
 
-from omni_sdk.media import convert, planes
-from omni_sdk.media.convert import RgbConverter
-from omni_sdk.media.resize import resize
+from omni_sdk.media.pixels import convert, planes
+from omni_sdk.media.pixels.convert import RgbConverter
+from omni_sdk.media.pixels.resize import resize
 from omni_sdk.media.source import open_source
 from omni_sdk.native import core
 

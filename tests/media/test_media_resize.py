@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from omni_sdk.media import resize_numpy
-from omni_sdk.media.resize import resize
+from omni_sdk.media.pixels import resize_numpy
+from omni_sdk.media.pixels.resize import resize
 from omni_sdk.native import core
 
 torch = pytest.importorskip("torch")
@@ -114,7 +114,7 @@ def test_the_native_function_checks_for_itself() -> None:
 def test_without_the_native_module(monkeypatch) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     expected = resize(images, (7, 40))
-    monkeypatch.setattr("omni_sdk.media.resize.core", lambda: None)
+    monkeypatch.setattr("omni_sdk.media.pixels.resize.core", lambda: None)
     np.testing.assert_array_equal(resize(images, (7, 40)), expected)
 
 

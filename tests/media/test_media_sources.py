@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from omni_sdk.errors import LimitError, MediaError
-from omni_sdk.media.convert import RgbConverter
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.media.live import record
-from omni_sdk.media.resize import resize
+from omni_sdk.media.pixels.convert import RgbConverter
+from omni_sdk.media.pixels.resize import resize
 from omni_sdk.media.source import TemporaryVideo, open_source
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 @pytest.fixture(scope="session")
 def tiny_config() -> Any:
     """Return a configuration whose training takes seconds."""
-    from omni_training.nano.config import ModelConfig, NanoConfig, StageConfig
+    from omni_training.nano.thinker.config import ModelConfig, NanoConfig, StageConfig
 
     return NanoConfig(
         seed=3,
@@ -34,9 +34,9 @@ def tiny_config() -> Any:
 @pytest.fixture(scope="session")
 def make_learner(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a maker of (learner, tokenizer) for a configuration."""
-    from omni_training.nano.model import build_thinker, save_thinker
-    from omni_training.nano.stages import Learner
-    from omni_training.nano.vocabulary import build_tokenizer
+    from omni_training.nano.thinker.model import build_thinker, save_thinker
+    from omni_training.nano.thinker.stages import Learner
+    from omni_training.nano.thinker.vocabulary import build_tokenizer
 
     from omni_sdk.grs.processor import Processor
     from omni_sdk.hf.checkpoint import read_spec

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from omni_training.cli import main
-from omni_training.nano.train import LOG, STATE
+from omni_training.nano.thinker.train import LOG, STATE
 from safetensors.torch import load_file
 
 from omni_sdk import Pipeline
-from omni_sdk.bundle import Bundle
+from omni_sdk.bundle.bundle import Bundle
 
 
 def test_one_stage_then_nothing_left_to_do_then_another_seed_is_refused(

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omni_training.nano.config import NanoConfig
-from omni_training.nano.evaluate import Examiner, evaluate_into
-from omni_training.nano.model import build_thinker, save_thinker
-from omni_training.nano.vocabulary import build_tokenizer
+from omni_training.nano.thinker.config import NanoConfig
+from omni_training.nano.thinker.evaluate import Examiner, evaluate_into
+from omni_training.nano.thinker.model import build_thinker, save_thinker
+from omni_training.nano.thinker.vocabulary import build_tokenizer
 
 from omni_sdk.demo import texts
 from omni_sdk.demo.render import box

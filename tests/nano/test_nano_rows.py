@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omni_training.nano.packing import IGNORE, pack_rows
-from omni_training.nano.pictures import frames
-from omni_training.nano.vocabulary import UNKNOWN
+from omni_training.nano.thinker.packing import IGNORE, pack_rows
+from omni_training.nano.thinker.pictures import frames
+from omni_training.nano.thinker.vocabulary import UNKNOWN
 
 from omni_sdk.demo import texts
 from omni_sdk.demo.scene import draw_scene, make_scene

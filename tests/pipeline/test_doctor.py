@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from omni_sdk.bundle import Bundle, embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
 from omni_sdk.cli import doctor, main
 from omni_sdk.engines.tensorrt import TensorRTLoader
 from omni_sdk.errors import BackendUnavailableError, EngineError
@@ -62,8 +62,8 @@ def test_tensorrt_row(nano, monkeypatch, stand, state):
 
 
 def test_its_profiles_hold_what_it_runs(nano):
-    from omni_sdk.engines.profiles import ShapeLimits, graph_profiles
-    from omni_sdk.golden import golden_inputs
+    from omni_sdk.graphs.golden import golden_inputs
+    from omni_sdk.graphs.profiles import ShapeLimits, graph_profiles
 
     limits = ShapeLimits(max_prompt=64, max_new_tokens=16)
     profiles = graph_profiles(nano, doctor.GRAPH, limits)
@@ -98,6 +98,6 @@ def test_the_device_in_words(monkeypatch):
     fields = ("name", "driver_version", "compute_cap", "memory.total", "memory.free")
     values = ("GPU X", "580.1", "9.0", "80 GiB", "70 GiB")
     monkeypatch.setattr(
-        "omni_sdk.devices.nvidia_device", lambda _: dict(zip(fields, values, strict=True))
+        "omni_sdk.utils.devices.nvidia_device", lambda _: dict(zip(fields, values, strict=True))
     )
     assert "GPU X, compute capability 9.0, driver 580.1, 70 GiB of 80" in doctor.describe_device()

@@ -10,8 +10,8 @@ from omni_sdk.config import PipelineConfig, TrackingConfig
 from omni_sdk.errors import EngineError, LimitError
 from omni_sdk.events import Frame
 from omni_sdk.media.file_video import FileVideo
-from omni_sdk.timing import Stopwatch
-from omni_sdk.tracked_frames import FRAMES_AHEAD, TrackedFrames
+from omni_sdk.media.frame_source import FRAMES_AHEAD, TrackedFrames
+from omni_sdk.utils.timing import Stopwatch
 
 
 def _threads():

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from omni_sdk.bundle import embedded
+from omni_sdk.bundle.bundle import embedded
 
 
 def _load(name: str) -> ModuleType:

@@ -27,9 +27,9 @@ import numpy as np
 from mutations import MUTATIONS, SIZE, picture
 
 from omni_sdk.errors import OmniError
+from omni_sdk.media.demux.mp4_boxes import OddFile
+from omni_sdk.media.demux.mp4_index import index_header
 from omni_sdk.media.limits import MediaLimits, WallClock
-from omni_sdk.media.mp4_boxes import OddFile
-from omni_sdk.media.mp4_index import index_header
 
 LIMITS = MediaLimits(max_frames=100_000, max_wall_seconds=5.0)
 SLOW_SECONDS = 2.0

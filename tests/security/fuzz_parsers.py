@@ -20,12 +20,12 @@ import atheris
 sys.meta_path[:] = [f for f in sys.meta_path if "ScikitBuild" not in type(f).__name__]
 sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["omni_sdk"]):
-    from omni_sdk import schema
+    from omni_sdk.bundle.manifest import Manifest
     from omni_sdk.dus.masks_numpy import rle_decode
     from omni_sdk.engines.graph_check import check_graph
     from omni_sdk.errors import OmniError
     from omni_sdk.grs.parser import parse_answer, parse_boxes, parse_description
-    from omni_sdk.manifest import Manifest
+    from omni_sdk.utils import schema
 
     sys.path.insert(0, str(Path(__file__).parent))
     import fuzz_moov

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import omni_sdk.engines.onnx as engine_module
-from omni_sdk.bundle import Bundle, write_manifest
+from omni_sdk.bundle.bundle import Bundle, write_manifest
+from omni_sdk.bundle.manifest import GraphSpec, Manifest, TensorSpec
 from omni_sdk.cli import main
 from omni_sdk.engines.graph_check import check_graph
 from omni_sdk.engines.onnx import OnnxLoader
 from omni_sdk.errors import BundleError, OmniError
-from omni_sdk.manifest import GraphSpec, Manifest, TensorSpec
 from omni_sdk.pipeline import Pipeline
 
 TENSOR = TensorSpec("x", "float32", (64,))

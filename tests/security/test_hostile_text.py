@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omni_sdk.bundle import Bundle
+from omni_sdk.bundle.bundle import Bundle
 from omni_sdk.config import PipelineConfig, TrackingConfig
 from omni_sdk.dus.grounder import ThinkerGrounder
 from omni_sdk.errors import ModelOutputError, QueryError

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from omni_sdk.errors import OmniError
-from omni_sdk.media.damage import late_options
+from omni_sdk.media.demux.damage import late_options
 from omni_sdk.media.source import open_source
 
 SECONDS = 12  # of fuzzing in the suite; the full run is `python tests/security/fuzz_media.py`

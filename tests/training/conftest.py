@@ -18,7 +18,7 @@ os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from omni_training.tiny import save_tiny
+    from omni_training.grpo.tiny import save_tiny
 
     return save_tiny(tmp_path_factory.mktemp("tiny"))
 

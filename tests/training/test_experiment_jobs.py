@@ -19,6 +19,7 @@ import pytest
 import torch
 import yaml
 from omni_training import cli
+from omni_training.data.world import world_scene
 from omni_training.experiment import jobs
 from omni_training.experiment.arm import build_arm, cpu_seconds, last_checkpoint
 from omni_training.experiment.cli import read_settings
@@ -35,12 +36,11 @@ from omni_training.experiment.settings import (
     JudgeSettings,
     load_settings,
 )
-from omni_training.recipe import ConfigError
-from omni_training.safety import TrainingDivergedError
-from omni_training.world import world_scene
+from omni_training.grpo.checkpoints import TrainingDivergedError
+from omni_training.grpo.config import ConfigError
 from tokenizers import Tokenizer
 
-from omni_sdk.bundle import embedded
+from omni_sdk.bundle.bundle import embedded
 from omni_sdk.demo.texts import describe, grs_answer
 
 pytestmark = pytest.mark.skipif(embedded("nano") is None, reason="no embedded nano bundle here")

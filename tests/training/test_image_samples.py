@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 from omni_training import cli
-from omni_training.image_samples import open_refavs_samples, row_image
-from omni_training.mixed_samples import mixed_samples, mixed_scorer
-from omni_training.prompts import EXAMPLES, open_model, random_example, template_of
+from omni_training.data.image_samples import open_refavs_samples, row_image
+from omni_training.data.mixed_samples import mixed_samples, mixed_scorer
+from omni_training.data.prompts import EXAMPLES, open_model, random_example, template_of
+from omni_training.data.samples import GROUP, SampleGuard, dataset_rows
+from omni_training.data.video_samples import open_processor
+from omni_training.grpo.sampler import GroupSampler
+from omni_training.rewards.jobs import DusScores, GroundingPoint, RewardJob
 from omni_training.rewards.presets import PRESETS, RewardPreset, combine, score_text
-from omni_training.sampler import GroupSampler
-from omni_training.samples import GROUP, SampleGuard, dataset_rows
-from omni_training.video_samples import open_processor
-from omni_training.workers.jobs import DusScores, GroundingPoint, RewardJob
 
-from omni_sdk.bundle import embedded
+from omni_sdk.bundle.bundle import embedded
 from omni_sdk.datasets.refcocog import RefcocogRow
 from omni_sdk.errors import DatasetError
 from omni_sdk.grs.parser import parse_answer

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 from omni_training import cli
-from omni_training.mixed_samples import mixed_samples, mixed_scorer
-from omni_training.plan import make_plan
-from omni_training.recipe import (
+from omni_training.data.mixed_samples import mixed_samples, mixed_scorer
+from omni_training.data.video_samples import video_samples
+from omni_training.grpo.config import (
     TRL_DIFFERS,
     ConfigError,
     GrpoSettings,
@@ -20,10 +20,10 @@ from omni_training.recipe import (
     load_config,
     media_tokens,
 )
-from omni_training.tiny import SPECIAL, VOCABULARY, tiny_config, tiny_tokenizer
-from omni_training.video_samples import video_samples
+from omni_training.grpo.memory_plan import make_plan
+from omni_training.grpo.tiny import SPECIAL, VOCABULARY, tiny_config, tiny_tokenizer
 
-from omni_sdk.bundle import embedded
+from omni_sdk.bundle.bundle import embedded
 from omni_sdk.errors import DatasetError, MemoryBudgetError
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -199,10 +199,11 @@ def test_a_run_without_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"data": {"options": {"model": "x", "cuont": 3}}}, "data.options: omni_training.tiny:tiny_samples"),
-        ({"data": {"factory": "omni_training.tiny:samples"}}, "data.factory: cannot import"),
-        ({"workers": {"factory": "omni_training.world:world_scorer", "options": {"sides": 3}}},
-         "workers.options: omni_training.world:world_scorer: got an unexpected keyword argument 'sides'"),
+        ({"data": {"options": {"model": "x", "cuont": 3}}},
+         "data.options: omni_training.grpo.tiny:tiny_samples"),
+        ({"data": {"factory": "omni_training.grpo.tiny:samples"}}, "data.factory: cannot import"),
+        ({"workers": {"factory": "omni_training.data.world:world_scorer", "options": {"sides": 3}}},
+         "omni_training.data.world:world_scorer: got an unexpected keyword argument 'sides'"),
         ({"resources": {"devices": 8, "strategy": "zero3", "launcher": "zero3.yaml"}},
          "accelerate launch --config_file zero3.yaml"),
     ],
@@ -214,7 +215,9 @@ def test_a_run_is_refused_before_it_loads(
     message: str,
 ) -> None:
     """Options of a factory are keys too; and one process is not a run for eight GPUs."""
-    value = base(data={"factory": "omni_training.tiny:tiny_samples", "options": {"model": "x"}})
+    value = base(
+        data={"factory": "omni_training.grpo.tiny:tiny_samples", "options": {"model": "x"}}
+    )
     for name, section in sections.items():
         value[name] = value.get(name, {}) | section
     path = str(write(tmp_path, value))
@@ -251,7 +254,7 @@ def test_keys_of_sources_that_nothing_reads_are_refused(call: Any, message: str)
 def test_the_final_model_is_whole_or_the_old_one(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from omni_training.trainer import OmniGRPOTrainer
+    from omni_training.grpo.trainer import OmniGRPOTrainer
 
     value = tiny_run(tiny_checkpoint, tmp_path)
     assert cli.main(["grpo", "--config", str(write(tmp_path, value))]) == 0
@@ -299,7 +302,7 @@ def tiny_run(checkpoint: Path, folder: Path) -> dict[str, Any]:
         },
         "rewards": {"change": {"alpha_a": 0.0, "alpha_g": 0.0}},
         "data": {
-            "factory": "omni_training.tiny:tiny_samples",
+            "factory": "omni_training.grpo.tiny:tiny_samples",
             "options": {"model": str(checkpoint)},
         },
         "output_dir": str(folder / "run"),

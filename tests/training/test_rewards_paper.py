@@ -7,10 +7,10 @@ import pytest
 from omni_training.rewards import keyframes
 from omni_training.rewards.boxes import box_reward, frame_box_reward
 from omni_training.rewards.format import format_reward
+from omni_training.rewards.jobs import DusScores
 from omni_training.rewards.masks import mask_reward
 from omni_training.rewards.presets import PRESETS, RewardPreset, combine, score_text, with_weights
 from omni_training.rewards.truth import ClipTruth
-from omni_training.workers.jobs import DusScores
 
 from omni_sdk.media.clock import Clock
 
@@ -265,7 +265,7 @@ def test_no_part_takes_another_along(
 @pytest.mark.parametrize("size", [(333, 501), (5, 7), (8, 8)])
 def test_masks_of_any_size_and_of_any_object_are_scored(size: tuple[int, int]) -> None:
     """[11] published: no mask where height x width is no multiple of 8, or where object 0 got no box."""
-    from omni_training.workers.jobs import GroundingPoint, RewardJob
+    from omni_training.rewards.jobs import GroundingPoint, RewardJob
     from omni_training.workers.scorer import ClipScorer
 
     from omni_sdk.dus.masks import rle_encode

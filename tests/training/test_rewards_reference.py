@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from omni_training.rewards import reference
+from omni_training.rewards.jobs import DusScores
 from omni_training.rewards.presets import PRESETS, combine, score_text
 from omni_training.rewards.reference_tasks import refavs_reward, refcocog_reward
 from omni_training.rewards.reference_text import objects_in, parse_time, read_answer
 from omni_training.rewards.truth import ClipTruth
-from omni_training.workers.jobs import DusScores
 
 from omni_sdk.media.clock import Clock
 

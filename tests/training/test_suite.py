@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omni_training.data.samples import SampleGuard
+from omni_training.rewards.jobs import BackendStats, DusScores, RewardJob
 from omni_training.rewards.presets import PRESETS, RewardPreset, with_weights
 from omni_training.rewards.suite import COLUMNS, RewardsFailedError, RewardSuite
 from omni_training.rewards.truth import ClipTruth
-from omni_training.samples import SampleGuard
-from omni_training.workers.jobs import BackendStats, DusScores, RewardJob
 
 from omni_sdk.errors import MediaError
 from omni_sdk.media.clock import Clock
@@ -133,9 +133,9 @@ def test_every_part_reaches_the_log_and_the_reward(
     The published run lost R_A and saliency with the masks and nobody saw (bug [9]).
     """
     import torch
-    from omni_training.grpo import build_trainer
-    from omni_training.recipe import GrpoSettings, ModelSettings, RewardSettings, RunConfig
-    from omni_training.tiny import VOCABULARY, TinySamples, tiny_tokenizer
+    from omni_training.grpo.config import GrpoSettings, ModelSettings, RewardSettings, RunConfig
+    from omni_training.grpo.run import build_trainer
+    from omni_training.grpo.tiny import VOCABULARY, TinySamples, tiny_tokenizer
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 
     if bug:

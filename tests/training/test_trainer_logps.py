@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from omni_training.tiny import SPECIAL, VOCABULARY
+from omni_training.grpo.tiny import SPECIAL, VOCABULARY
 
 TOLERANCE = 1e-4
 SEEN = 1e-2
@@ -105,7 +105,7 @@ def test_rollouts_of_adapters_have_the_logps_of_generation(
     make_trainer: Callable[..., Any],
 ) -> None:
     """LoRA that has learned something: rollouts and policy use it, the reference does not."""
-    from omni_training.recipe import ModelSettings, lora_config
+    from omni_training.grpo.config import ModelSettings, lora_config
 
     lora = lora_config(ModelSettings("x", lora_rank=4))
     trainer = make_trainer(num_generations=2, trainer={"peft_config": lora})

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from omni_training.encoded import sound_batch
+from omni_training.grpo.media import sound_batch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 
 TOLERANCE = 1e-5

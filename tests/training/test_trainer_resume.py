@@ -93,7 +93,7 @@ def test_adapters_resume_to_the_same_losses(
     make_trainer: Callable[..., Any], tiny: ModuleType, tmp_path: Path
 ) -> None:
     """LoRA: checkpoints hold adapters only; the reference stays the model without them."""
-    from omni_training.recipe import ModelSettings, lora_config
+    from omni_training.grpo.config import ModelSettings, lora_config
 
     def make() -> Any:
         lora = lora_config(ModelSettings("x", lora_rank=4))
@@ -137,7 +137,7 @@ def test_a_checkpoint_that_fails_while_writing_leaves_the_last_one(
 
 
 def test_a_checkpoint_in_place_of_an_older_one_of_its_step(tmp_path: Path) -> None:
-    from omni_training.safety import put_folder
+    from omni_training.grpo.checkpoints import put_folder
 
     for name, text in (("new", "2"), ("final", "1")):
         (tmp_path / name).mkdir()
@@ -152,7 +152,7 @@ def test_a_bad_gradient_stops_before_it_reaches_the_weights(
     make_trainer: Callable[..., Any], tiny: ModuleType, tmp_path: Path, bug: str | None
 ) -> None:
     """The loss is finite, its gradient is not; the step that would save comes before the next log line."""
-    from omni_training.safety import TrainingDivergedError
+    from omni_training.grpo.checkpoints import TrainingDivergedError
 
     trainer = make_trainer(
         max_steps=4, save_strategy="steps", save_steps=1, logging_steps=4, max_grad_norm=0.0

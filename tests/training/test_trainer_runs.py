@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omni_training.safety import TrainingDivergedError
-from omni_training.tiny import TinySamples
+from omni_training.grpo.checkpoints import TrainingDivergedError
+from omni_training.grpo.tiny import TinySamples
 from safetensors.torch import load_file
 from trl import GRPOTrainer
 
@@ -322,7 +322,7 @@ def test_options_that_break_the_algorithm_are_refused(
 
 def test_adapters_leave_the_rest_alone(make_trainer: Callable[..., Any]) -> None:
     """LoRA: the reference is the model without adapters, the towers hold none, and a step moves them only."""
-    from omni_training.recipe import ModelSettings, lora_config
+    from omni_training.grpo.config import ModelSettings, lora_config
 
     lora = lora_config(ModelSettings("x", lora_rank=4))
     trainer = make_trainer(trainer={"peft_config": lora}, max_steps=2)

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 from omni_training import cli
-from omni_training.rewards.masks import mask_reward
-from omni_training.samples import SampleGuard
-from omni_training.video_samples import (
+from omni_training.data.samples import SampleGuard
+from omni_training.data.video_samples import (
     VideoClip,
     choose_visits,
     load_videos,
     object_masks,
     video_samples,
 )
-from omni_training.workers.jobs import GroundingPoint, RewardJob
+from omni_training.data.world import WorldClip, share_encodings, world_scorer
+from omni_training.rewards.jobs import GroundingPoint, RewardJob
+from omni_training.rewards.masks import mask_reward
 from omni_training.workers.scorer import ClipScorer
-from omni_training.world import WorldClip, share_encodings, world_scorer
 
-from omni_sdk.bundle import embedded
+from omni_sdk.bundle.bundle import embedded
 from omni_sdk.datasets import open_dataset
 from omni_sdk.dus.masks import rle_encode
 from omni_sdk.errors import DatasetError, QueryError

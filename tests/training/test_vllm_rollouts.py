@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omni_training.recipe import media_tokens
-from omni_training.tiny import VOCABULARY, TinySamples, tiny_tokenizer
-from omni_training.vllm_rollouts import VllmRollouts, collapse, vllm_prompt
+from omni_training.grpo.config import media_tokens
+from omni_training.grpo.tiny import VOCABULARY, TinySamples, tiny_tokenizer
+from omni_training.grpo.vllm_rollouts import VllmRollouts, collapse, vllm_prompt
 
+from omni_sdk.bundle.manifest import TokenSpec
 from omni_sdk.errors import DatasetError
-from omni_sdk.manifest import TokenSpec
 
 V = VOCABULARY
 TOKENS = TokenSpec(
@@ -151,7 +151,7 @@ def test_a_video_with_its_sound_is_one_placeholder() -> None:
 
 
 def test_raw_media_are_refused(make_trainer: Callable[..., Any]) -> None:
-    from omni_training.encoded import PromptMedia
+    from omni_training.grpo.media import PromptMedia
 
     trainer = make_trainer()
     request = TinySamples(trainer.accelerator.unwrap_model(trainer.model)).request("1")

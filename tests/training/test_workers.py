@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omni_training.data.world import WorldClip, world_scorer
+from omni_training.rewards.jobs import DusScores, GroundingPoint, RewardJob
 from omni_training.rewards.masks import mask_reward
-from omni_training.workers.jobs import DusScores, GroundingPoint, RewardJob
 from omni_training.workers.local import LocalBackend
 from omni_training.workers.scorer import ClipScorer, build_scorer
-from omni_training.world import WorldClip, world_scorer
 
 from omni_sdk.config import TrackingConfig
 from omni_sdk.demo.world import held_out_seed
@@ -271,7 +271,7 @@ def test_ray_scores_like_local_and_routes_by_clip(private_ray: None) -> None:
 
     jobs = [job(), job(shift=10), job(f"direct:{held_out_seed('direct', 1)}", shift=5)]
     local = score(LocalBackend(world_scorer()), *jobs)
-    backend = RayBackend("omni_training.world:world_scorer", {}, num_workers=2, num_cpus=0.5)
+    backend = RayBackend("omni_training.data.world:world_scorer", {}, num_workers=2, num_cpus=0.5)
     remote = score(backend, *jobs)
     backend.close()
     assert [s and s.box for s in remote] == [s and s.box for s in local]

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omni_training.data.samples import SampleGuard
+from omni_training.data.world import WorldClip, world_clock, world_scene
+from omni_training.data.world_samples import TRAINING_BASE, training_ids, world_samples
 from omni_training.rewards.presets import RewardPreset, score_text
-from omni_training.samples import SampleGuard
-from omni_training.world import WorldClip, world_clock, world_scene
-from omni_training.world_samples import TRAINING_BASE, training_ids, world_samples
 
-from omni_sdk.bundle import embedded
+from omni_sdk.bundle.bundle import embedded
 from omni_sdk.demo.render import object_map
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.demo.texts import grs_answer
@@ -108,8 +108,8 @@ def test_the_true_answer_earns_the_most(family: str) -> None:
 @needs_nano
 def test_prompts_are_those_of_the_pipeline() -> None:
     """What a sample shows is what the shipped reasoner is shown of the same clip, up to coding noise."""
-    from omni_training.video_samples import open_processor
-    from omni_training.world_samples import observe_scene
+    from omni_training.data.video_samples import open_processor
+    from omni_training.data.world_samples import observe_scene
 
     processor = open_processor("nano")
     scene = world_scene("direct:20000000")

@@ -69,15 +69,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _grpo(arguments: argparse.Namespace) -> int:
-    from omni_training.recipe import load_config
+    from omni_training.grpo.config import load_config
 
     config = load_config(arguments.config)
     if arguments.output_dir:
         config = dataclasses.replace(config, output_dir=arguments.output_dir)
-    from omni_training import grpo
+    from omni_training.grpo import run as grpo
 
     if arguments.dry_run:
-        from omni_training.plan import make_plan
+        from omni_training.grpo.memory_plan import make_plan
 
         plan = make_plan(config)
         print("\n".join(plan.lines()))
@@ -109,7 +109,7 @@ def _nano(arguments: argparse.Namespace) -> int:
 def _check_data(arguments: argparse.Namespace) -> int:
     from omni_sdk.datasets import DATASETS
 
-    from omni_training.check_data import check_root
+    from omni_training.data.check import check_root
 
     if arguments.dataset not in (None, *DATASETS):
         names = ", ".join(DATASETS)

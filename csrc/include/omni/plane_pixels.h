@@ -2,7 +2,7 @@
 //
 // Luma and chroma are resized each from its own grid to the wanted pixels, rows first, then columns, in
 // integers; then the colour matrix is applied in float32. All steps are defined to the last bit: the
-// AVX2 version, the portable one and the numpy reference (omni_sdk/media/fast_numpy.py) agree.
+// AVX2 version, the portable one and the numpy reference (omni_sdk/media/pixels/fast_numpy.py) agree.
 //
 // Units: a sample of `bits` bits is counted in steps of an 8-bit one. The pass over rows gives int16 with
 // 6 fractional bits, the pass over columns int32 with 20.

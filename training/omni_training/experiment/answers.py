@@ -8,9 +8,9 @@ from omni_sdk.config import GenerationConfig
 from omni_sdk.grs.processor import Processor
 from omni_sdk.hf.thinker import HfThinker
 
+from omni_training.data.world import world_scene
+from omni_training.data.world_samples import observe_scene
 from omni_training.experiment.files import Experiment, write_json
-from omni_training.world import world_scene
-from omni_training.world_samples import observe_scene
 
 BATCH = 30
 

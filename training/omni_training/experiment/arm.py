@@ -60,8 +60,8 @@ def build_arm(experiment: Experiment, arm: str, seed: int, **overrides: Any) -> 
     import torch
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-    from omni_training import grpo
-    from omni_training.tokenizer import open_tokenizer
+    from omni_training.data.tokenizer import open_tokenizer
+    from omni_training.grpo import run as grpo
 
     checkpoints = experiment.train(f"{arm}/{seed}") / "checkpoints"
     config = experiment.settings.run_config(arm, seed, str(checkpoints))

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 from transformers import Trainer, TrainingArguments
 
-from omni_training import safety
-from omni_training.encoded import PromptMedia, accept_encoded, collate, encode
+from omni_training.data.samples import SAMPLE_ID, SampleGuard
+from omni_training.data.tokenizer import open_tokenizer
+from omni_training.data.video_samples import open_processor
+from omni_training.data.world import world_scene
+from omni_training.data.world_samples import WorldSamples, training_ids
 from omni_training.experiment.arm import CpuClock, last_checkpoint, write_record
 from omni_training.experiment.files import Experiment, put_model, read_json, write_json
 from omni_training.experiment.settings import CONTROL, FULL
-from omni_training.samples import SAMPLE_ID, SampleGuard
-from omni_training.tokenizer import open_tokenizer
-from omni_training.video_samples import open_processor
-from omni_training.world import world_scene
-from omni_training.world_samples import WorldSamples, training_ids
+from omni_training.grpo import checkpoints as safety
+from omni_training.grpo.media import PromptMedia, accept_encoded, collate, encode
 
 PROBE_STEPS = 3
 

@@ -20,6 +20,7 @@ from omni_sdk.grs.parser import parse_answer
 from omni_sdk.results import Keyframe, MaskTrack, Result, VideoInfo, build_tracks
 from omni_sdk.stages import Grounder, Tracker
 
+from omni_training.data.world import WorldClip, share_encodings, world_clock, world_scene
 from omni_training.experiment.files import Experiment, read_json, write_json
 from omni_training.experiment.settings import (
     CLIP_FRAME_SIDE,
@@ -27,7 +28,6 @@ from omni_training.experiment.settings import (
     JudgeSettings,
 )
 from omni_training.workers.scorer import ClipScorer
-from omni_training.world import WorldClip, share_encodings, world_clock, world_scene
 
 CACHE_BYTES = 256 << 20
 

@@ -12,7 +12,8 @@ import yaml
 from omni_sdk.demo.world import FAMILIES, HELD_OUT_STRIDE, held_out_seed
 from omni_sdk.errors import OmniError
 
-from omni_training.recipe import (
+from omni_training.data.world import ANY
+from omni_training.grpo.config import (
     ConfigError,
     DataSettings,
     GrpoSettings,
@@ -22,7 +23,6 @@ from omni_training.recipe import (
     WorkerSettings,
     build_config,
 )
-from omni_training.world import ANY
 
 START = "start"
 CONTROL = "sft"
@@ -187,7 +187,7 @@ class ExperimentSettings:
                 },
             ),
             data=DataSettings(
-                factory="omni_training.world_samples:world_samples",
+                factory="omni_training.data.world_samples:world_samples",
                 options={
                     "model": self.start,
                     "count": count,

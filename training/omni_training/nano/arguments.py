@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from omni_training.nano.config import STAGES
+from omni_training.nano.thinker.config import STAGES
 
 HALVES = ("thinker", "tracker")
 

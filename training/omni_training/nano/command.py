@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from omni_sdk.errors import BundleError
 
-from omni_training.nano.config import STAGES, NanoConfig
 from omni_training.nano.provenance import write_record
-from omni_training.nano.tracker import train_tracker
-from omni_training.nano.tracker_config import STAGES as TRACKER_STAGES
-from omni_training.nano.tracker_config import TrackerConfig
-from omni_training.nano.train import train
+from omni_training.nano.thinker.config import STAGES, NanoConfig
+from omni_training.nano.thinker.train import train
+from omni_training.nano.tracker.config import STAGES as TRACKER_STAGES
+from omni_training.nano.tracker.config import TrackerConfig
+from omni_training.nano.tracker.train import train_tracker
 
 DESCRIPTION = (
     "Coloured shapes and tones: the real architectures with few weights, for demo and tests"
@@ -90,7 +90,7 @@ def _evaluate(arguments: argparse.Namespace) -> Path:
             f"{checkpoint}: no checkpoint of a thinker or tracker, its config.json cannot be read ({e})"
         ) from e
     if kind == "sam2_video":
-        from omni_training.nano.tracker_report import evaluate_tracker_into
+        from omni_training.nano.tracker.report import evaluate_tracker_into
 
         return evaluate_tracker_into(
             arguments.out,
@@ -100,7 +100,7 @@ def _evaluate(arguments: argparse.Namespace) -> Path:
             device=arguments.device,
             say=_show,
         )
-    from omni_training.nano.evaluate import evaluate_into
+    from omni_training.nano.thinker.evaluate import evaluate_into
 
     return evaluate_into(
         arguments.out,

@@ -15,10 +15,10 @@ from omni_sdk.errors import ModelOutputError
 from omni_sdk.grs.parser import parse_description, split_answer
 
 from omni_training.rewards.format import one_of_each_tag
+from omni_training.rewards.jobs import GroundingPoint
 from omni_training.rewards.reference_tasks import refcocog_reward
 from omni_training.rewards.text_scores import TextScores
 from omni_training.rewards.truth import ClipTruth
-from omni_training.workers.jobs import GroundingPoint
 
 
 def phrase_scores(text: str, truth: ClipTruth, duration_seconds: float) -> TextScores:

@@ -18,10 +18,10 @@ from omni_sdk.stages import Segment
 
 from omni_training.rewards import image_tasks, keyframes, reference
 from omni_training.rewards.format import format_reward, tags_match
+from omni_training.rewards.jobs import DusScores, GroundingPoint
 from omni_training.rewards.reference_text import extract_answer
 from omni_training.rewards.text_scores import TextScores
 from omni_training.rewards.truth import ClipTruth
-from omni_training.workers.jobs import DusScores, GroundingPoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omni_training.workers.jobs import GroundingPoint
+from omni_training.rewards.jobs import GroundingPoint
 
 
 @dataclass(frozen=True, slots=True)

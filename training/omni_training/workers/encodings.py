@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from omni_sdk.dus.sam2 import Features, Sam2Graphs
+from omni_sdk.dus.sam2.graphs import Features, Sam2Graphs
 
 
 class CachedGraphs(Sam2Graphs):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from omni_training.workers.jobs import BackendStats, DusScores, RewardJob
+from omni_training.rewards.jobs import BackendStats, DusScores, RewardJob
 from omni_training.workers.scorer import ClipScorer
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from typing import Any
 
 from omni_sdk.errors import BackendUnavailableError
 
-from omni_training.workers.jobs import BackendStats, DusScores, RewardJob
+from omni_training.rewards.jobs import BackendStats, DusScores, RewardJob
 
 logger = logging.getLogger(__name__)
 _REMEMBERED_CLIPS = 256

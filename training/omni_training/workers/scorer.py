@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -18,11 +17,12 @@ from omni_sdk.errors import DatasetError
 from omni_sdk.results import Keyframe
 from omni_sdk.stages import FrameSource, GroundedBox, Grounder, Image, Tracker
 
+from omni_training.factories import find_factory
 from omni_training.rewards import reference
 from omni_training.rewards.boxes import box_reward
+from omni_training.rewards.jobs import DusScores, GroundingPoint, RewardJob
 from omni_training.rewards.masks import mask_reward
 from omni_training.rewards.truth import ClipTruth
-from omni_training.workers.jobs import DusScores, GroundingPoint, RewardJob
 
 Boxes = tuple[GroundedBox, ...]
 
@@ -185,15 +185,10 @@ def _box_scores(truth: ClipTruth, job: RewardJob, boxes: list[Boxes]) -> tuple[f
 def build_scorer(factory: str, options: dict[str, Any]) -> ClipScorer:
     """Make a scorer from "module:function" and its JSON options, as a worker process does.
 
-    Nothing is unpickled: a worker imports the function from the installed code.
-
     Raises:
-        ValueError: not "module:function", or it returns something else.
+        ValueError: there is no such function, or it returns something else.
     """
-    module, _, name = factory.partition(":")
-    if not module or not name:
-        raise ValueError(f"factory must be 'module:function', got {factory!r}")
-    scorer = getattr(importlib.import_module(module), name)(**options)
+    scorer = find_factory(factory)(**options)
     if not isinstance(scorer, ClipScorer):
         raise ValueError(f"{factory} returned {type(scorer).__name__}, expected a ClipScorer")
     return scorer

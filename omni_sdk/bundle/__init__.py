@@ -1,0 +1,1 @@
+"""Model directories: manifest, hashes, variants, what they take in memory, where they come from."""

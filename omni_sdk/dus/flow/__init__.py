@@ -1,0 +1,1 @@
+"""Masks warped by the motion of points from tracked frames to the frames in between."""

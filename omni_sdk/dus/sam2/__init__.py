@@ -1,0 +1,1 @@
+"""SAM 2 over four graphs: prompts, memory bank, propagation, tracker."""

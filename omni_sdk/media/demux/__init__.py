@@ -1,0 +1,1 @@
+"""Containers: packets, index, damage, and decoding named frames exactly."""

@@ -1,0 +1,1 @@
+"""From a decoder's planes to upright RGB, resized images and patches."""

@@ -1,0 +1,1 @@
+"""What a result leaves on a disk: masks, overlays, JSON."""

@@ -1,0 +1,1 @@
+"""Training samples: data sets, the procedural world, prompts."""

@@ -1,0 +1,1 @@
+"""GRPO of the reasoner on TRL: configuration, trainer, checkpoints."""

@@ -1,0 +1,1 @@
+"""The nano thinker, made from nothing."""

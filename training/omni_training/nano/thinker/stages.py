@@ -1,0 +1,194 @@
+"""One optimiser step's loss, for each stage of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from omni_sdk.grs.processor import Processor
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from omni_training.nano.thinker import dense
+from omni_training.nano.thinker.config import NanoConfig
+from omni_training.nano.thinker.losses import TokenLoss
+from omni_training.nano.thinker.packing import Batch
+from omni_training.nano.thinker.places import PlaceHead, place_truth
+from omni_training.nano.thinker.rows import RowMaker
+from omni_training.nano.thinker.table import TableHead, table_truth
+from omni_training.nano.thinker.towers import hear, read, see
+
+TAP_LAYER = 2
+"""Layers of the language model after which its state is read by the auxiliary heads."""
+Scores = dict[str, float]
+
+
+class Learner(nn.Module):
+    """The thinker with the heads that only training needs, and the loss of every kind of batch."""
+
+    def __init__(
+        self, thinker: Any, config: NanoConfig, processor: Processor, tokenizer: Tokenizer
+    ) -> None:
+        """Put the heads beside the thinker; they are drawn from the configuration's seed."""
+        super().__init__()
+        self.thinker = thinker
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.pictures = dense.PictureHead(config.model.hidden)
+            self.sounds = dense.SoundHead(config.model.hidden)
+            self.table = TableHead(config.model.hidden)
+            self.places = PlaceHead(config.model.hidden, config.model.image_pixels)
+        self.config = config
+        self.maker = RowMaker(processor, tokenizer)
+        self.token_loss = TokenLoss(tokenizer, config.model.image_pixels)
+        self._frozen_towers = False
+
+    def parameters_of(self, stage: str) -> Iterator[tuple[str, nn.Parameter, float]]:
+        """Yield name, parameter and learning-rate factor of what a stage trains."""
+        towers = ("thinker.model.visual.", "thinker.model.audio_tower.")
+        parts = {
+            "dense": (towers[0], "pictures."),
+            "sound": (towers[1], "sounds."),
+            "text": ("thinker.model.language_model.", "thinker.lm_head."),
+            "sft": ("thinker.", "pictures.", "table."),
+            "polish": ("thinker.", "pictures.", "table.", "places."),
+        }[stage]
+        mixed = stage in ("sft", "polish")
+        for name, parameter in self.named_parameters():
+            if name.startswith(parts) and parameter.requires_grad:
+                slow = mixed and name.startswith((*towers, "pictures."))
+                yield name, parameter, self.config.tower_rate if slow else 1.0
+
+    def step(self, stage: str, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
+        """Draw a batch and return its loss; the same numbers and generator give the same loss."""
+        steps: dict[str, Callable[[int, np.random.Generator], tuple[Tensor, Scores]]] = {
+            "dense": self._dense,
+            "sound": self._sound,
+            "text": self._text,
+            "sft": self._sft,
+            "polish": self._polish,
+        }
+        self._frozen_towers = stage == "sft" and number < self.config.thaw * self.config.sft.steps
+        return steps[stage](number, rng)
+
+    def states(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return last and tapped state of the language model, and the picture tokens."""
+        device = self.thinker.lm_head.weight.device
+        model, config = self.thinker.model, self.thinker.config
+        ids = batch.ids.to(device)
+        embeds = model.language_model.embed_tokens(ids)
+        pictures = None
+        if batch.patches is not None:
+            still = batch.mel is None
+            size = self.config.model
+            grid = (size.image_pixels if still else size.frame_pixels) // size.patch
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen_towers):
+                pictures = see(model.visual, batch.patches.to(device), grid)
+            place = ids == (config.image_token_id if still else config.video_token_id)
+            embeds = embeds.masked_scatter(place[..., None], pictures)
+        if batch.mel is not None:
+            place = ids == config.audio_token_id
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen_towers):
+                sounds = hear(model.audio_tower, batch.mel.to(device))
+            embeds = embeds.masked_scatter(place[..., None], sounds)
+        mask = None if batch.mask is None else batch.mask.to(device)
+        last, tapped = read(
+            model.language_model, embeds, batch.positions.to(device), mask, TAP_LAYER
+        )
+        return last, tapped, pictures
+
+    def row_ends(self, batch: Batch) -> Tensor:
+        """Return (rows,) places of the last token of each temporal row of the reasoner's clips."""
+        size = self.config.model
+        per_row = (size.frame_pixels // size.patch // size.merge) ** 2
+        places = (batch.ids[0] == self.thinker.config.video_token_id).nonzero()[:, 0]
+        return places[per_row - 1 :: per_row]
+
+    def _dense(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
+        config = self.config
+        if number % config.image_every == config.image_every - 1:
+            patches, grid, truth = dense.image_batch(rng, self.maker, config.images)
+            prefix = "image_"
+        else:
+            patches, grid, truth = dense.pair_batch(rng, self.maker, config.pairs)
+            prefix = "pair_"
+        loss, scores = self.picture_loss(patches, grid, truth)
+        return loss, {prefix + k: v for k, v in scores.items()}
+
+    def picture_loss(
+        self, patches: Tensor, grid: int, truth: dense.PictureTargets
+    ) -> tuple[Tensor, Scores]:
+        """Return the dense loss of a batch of pictures, and what is right."""
+        device = self.pictures.linear.weight.device
+        tokens = see(self.thinker.model.visual, patches.to(device), grid)
+        return self.pictures.loss(tokens.flatten(0, 1), truth.to(device))
+
+    def _sound(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
+        device = self.sounds.linear.weight.device
+        mel, tones = dense.sound_batch(rng, self.maker, self.config.sounds)
+        tokens = hear(self.thinker.model.audio_tower, mel.to(device))
+        return self.sounds.loss(tokens, tones.to(device))
+
+    def _text(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
+        return self._words(rng, self.config.texts)
+
+    def _sft(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
+        plan = self.config.plan
+        return self._mixed(plan[number % len(plan)], rng, place_weight=0.0)
+
+    def _polish(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
+        plan = self.config.polish_plan
+        return self._mixed(plan[number % len(plan)], rng, place_weight=self.config.place_weight)
+
+    def _mixed(
+        self, kind: str, rng: np.random.Generator, *, place_weight: float
+    ) -> tuple[Tensor, Scores]:
+        if kind == "t":
+            return self._words(rng, self.config.texts_beside)
+        if kind == "g":
+            return self._reason(rng)
+        return self._ground(rng, place_weight)
+
+    def _words(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Scores]:
+        batch = self.maker.words(rng, count, self.config.drills)
+        loss, _ = self.loss_of_tokens(batch, self.states(batch)[0])
+        return loss, {"text_loss": float(loss.detach())}
+
+    def _reason(self, rng: np.random.Generator) -> tuple[Tensor, Scores]:
+        batch = self.maker.reasoner(rng, self.config.clips)
+        last, tapped, _ = self.states(batch)
+        loss, _ = self.loss_of_tokens(batch, last)
+        ends = self.row_ends(batch)
+        truth = table_truth(batch.scenes, len(ends)).to(last.device)
+        table, _ = self.table.loss(tapped[:, ends], truth)
+        scores = {"reason_loss": float(loss.detach()), "table_loss": float(table.detach())}
+        return loss + self.config.table_weight * table, scores
+
+    def _ground(self, rng: np.random.Generator, place_weight: float) -> tuple[Tensor, Scores]:
+        config = self.config
+        batch = self.maker.grounder(rng, config.frames, config.descriptions, config.absent_half)
+        last, tapped, pictures = self.states(batch)
+        loss, _ = self.loss_of_tokens(batch, last)
+        scores = {"ground_loss": float(loss.detach())}
+        size = config.model
+        grid = size.image_pixels // size.patch // size.merge
+        shown = list(zip(batch.scenes, batch.steps, strict=True))
+        if place_weight:
+            truth = np.concatenate([place_truth(s, t, grid, size.image_pixels) for s, t in shown])
+            here = (batch.ids == self.thinker.config.image_token_id).to(last.device)
+            places = self.places.loss(tapped[here], torch.from_numpy(truth).to(last.device))
+            loss = loss + place_weight * places
+            scores["place_loss"] = float(places.detach())
+        if self._frozen_towers:
+            return loss, scores
+        assert pictures is not None
+        truth_of = [dense.image_targets(scene, step, grid) for scene, step in shown]
+        seen, _ = self.pictures.loss(pictures.flatten(0, 1), dense.join(truth_of).to(last.device))
+        scores["picture_loss"] = float(seen.detach())
+        return loss + config.dense_weight * seen, scores
+
+    def loss_of_tokens(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of a batch's targets and the most likely token for each of them."""
+        return self.token_loss(self.thinker.lm_head, states, batch.targets.to(states.device))

@@ -1,0 +1,1 @@
+"""The nano tracker, made from nothing."""
