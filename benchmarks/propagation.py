@@ -42,8 +42,8 @@ from omni_sdk.dus.flow.carry import MaskCarrier
 from omni_sdk.dus.keyframes import make_prompts
 from omni_sdk.dus.masks import mask_iou
 from omni_sdk.dus.sam2.memory import MemoryLimits
+from omni_sdk.dus.tracks import MaskTrack
 from omni_sdk.events import Grounded, Reasoned
-from omni_sdk.results import MaskTrack
 from omni_sdk.stages import KeyframePrompt
 
 GAPS = (4, 8)

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from harness import OURS, Benchmark, Samples, shared_directory
 from numpy.typing import NDArray
-from omni_export.clips import ArrayFrames, moving_square
+from omni_export.clips import ArrayFrameSource, moving_square
 from omni_export.sam2_graphs import write_graph
 from omni_export.sam2_parity import upsample
 from omni_export.variant_quality import mask_iou
@@ -228,7 +228,7 @@ def _run(
     for images, first_box in clips:
         prompt = KeyframePrompt(0, first_box[None])
         runs = {
-            name: Sam2Tracker(g).track(ArrayFrames(images), [prompt], TrackingConfig())
+            name: Sam2Tracker(g).track(ArrayFrameSource(images), [prompt], TrackingConfig())
             for name, g in graphs.items()
         }
         walks: dict[str, Masks] = {

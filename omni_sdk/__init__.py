@@ -13,16 +13,13 @@ from omni_sdk._version import __version__
 
 if TYPE_CHECKING:
     from omni_sdk.config import GenerationConfig, SamplingConfig, TrackingConfig
+    from omni_sdk.dus.tracks import MaskTrack
     from omni_sdk.errors import OmniError
+    from omni_sdk.media.frames import VideoInfo
     from omni_sdk.pipeline import Pipeline
-    from omni_sdk.results import (
-        GroundedObject,
-        Keyframe,
-        MaskTrack,
-        Result,
-        StageTimings,
-        VideoInfo,
-    )
+    from omni_sdk.results import Result
+    from omni_sdk.stages import GroundedObject, Keyframe
+    from omni_sdk.utils.timing import StageTimings
 
 _LAZY = {
     "Pipeline": "omni_sdk.pipeline",
@@ -30,11 +27,11 @@ _LAZY = {
     "GenerationConfig": "omni_sdk.config",
     "TrackingConfig": "omni_sdk.config",
     "Result": "omni_sdk.results",
-    "Keyframe": "omni_sdk.results",
-    "GroundedObject": "omni_sdk.results",
-    "MaskTrack": "omni_sdk.results",
-    "VideoInfo": "omni_sdk.results",
-    "StageTimings": "omni_sdk.results",
+    "Keyframe": "omni_sdk.stages",
+    "GroundedObject": "omni_sdk.stages",
+    "MaskTrack": "omni_sdk.dus.tracks",
+    "VideoInfo": "omni_sdk.media.frames",
+    "StageTimings": "omni_sdk.utils.timing",
     "OmniError": "omni_sdk.errors",
 }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from omni_sdk.results import Keyframe, Result
-from omni_sdk.stages import ObjectMask
+from omni_sdk.results import Result
+from omni_sdk.stages import Keyframe, ObjectMask
 
 if TYPE_CHECKING:
     import numpy as np

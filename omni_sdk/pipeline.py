@@ -11,26 +11,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from omni_sdk.config import PipelineConfig
 from omni_sdk.dus.keyframes import choose_keyframes, look_again, make_prompts, with_objects
+from omni_sdk.dus.tracks import MaskTrack, build_tracks
 from omni_sdk.errors import ModelOutputError, PromptError
 from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
 from omni_sdk.grs.observe import observe
 from omni_sdk.loading import load_stages
-from omni_sdk.media.frame_source import TrackedFrames
+from omni_sdk.media.frame_source import VideoFrameSource
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.media.pixels.convert import Parity
-from omni_sdk.media.source import open_source
+from omni_sdk.media.source import Source, open_source
 from omni_sdk.media.video import Video
-from omni_sdk.results import (
-    BundleInfo,
-    Keyframe,
-    MaskTrack,
-    Result,
-    build_tracks,
-)
+from omni_sdk.results import BundleInfo, Result
 from omni_sdk.stages import (
     FrameMasks,
     GroundedBox,
     Grounder,
+    Keyframe,
     KeyframePrompt,
     Reasoner,
     Reasoning,
@@ -43,8 +39,6 @@ if TYPE_CHECKING:
     from omni_sdk.stages import Observation
 
 T = TypeVar("T")
-Source = Any
-"""Path of a video or image, URL, camera index, rtsp:// address, or an iterable of (H, W, 3) uint8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +183,7 @@ class Pipeline:
             prompts, places = make_prompts(keyframes, boxes)
             if prompts:
                 size = (video.info.height, video.info.width)
-                with TrackedFrames(
+                with VideoFrameSource(
                     video, tracker.image_size, watch, overlap=config.overlap
                 ) as frames:
                     run = tracker.track(frames, prompts, config.tracking)
@@ -275,7 +269,9 @@ class Pipeline:
         tracker, watch = _need(self.tracker), Stopwatch()
         with self._open(source, watch, config.sampling.parity) as video:
             size = (video.info.height, video.info.width)
-            with TrackedFrames(video, tracker.image_size, watch, overlap=config.overlap) as frames:
+            with VideoFrameSource(
+                video, tracker.image_size, watch, overlap=config.overlap
+            ) as frames:
                 run = tracker.track(frames, prompts, config.tracking)
                 with _ending(run):
                     return build_tracks(list(run), labels or {}, size)

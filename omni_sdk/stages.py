@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from omni_sdk.bundle.manifest import SamplingSpec
     from omni_sdk.config import GenerationConfig, TrackingConfig
     from omni_sdk.media.clock import Clock
+    from omni_sdk.media.frames import VideoFrame
     from omni_sdk.media.pixels.patch_layout import Patches, PatchLayout
 
 Image = NDArray[np.uint8]
@@ -91,6 +92,36 @@ class GroundedBox:
     label: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no truth value to compare by
+class GroundedObject:
+    """An object on a keyframe: its id in the tracks, (4,) float32 xyxy pixels, and its label."""
+
+    object_id: int
+    box_xyxy: NDArray[np.float32]
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keyframe:
+    """A moment that the reasoner chose.
+
+    Attributes:
+        start_seconds: start of the moment, real time.
+        end_seconds: its end.
+        frame_index: the frame that was grounded, presentation order.
+        pts_seconds: its time.
+        description: the question rewritten for that frame.
+        objects: what the grounder found there.
+    """
+
+    start_seconds: float
+    end_seconds: float
+    frame_index: int
+    pts_seconds: float
+    description: str
+    objects: tuple[GroundedObject, ...] = ()
+
+
 class Reasoner(Protocol):
     """System 1: many low-resolution frames, sound and a question -> moments and descriptions."""
 
@@ -135,23 +166,11 @@ class Grounder(Protocol):
         """Return the boxes of each (image, description) pair; none is a legal answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrackerFrame:
-    """One frame for the tracker: its index and time in the source, and the tracker's own size of it."""
-
-    frame_index: int
-    pts_seconds: float
-    image: Image  # (S, S, 3), whatever the aspect ratio of the source, as SAM 2 wants it
-    luma: NDArray[np.uint8] | None = (
-        None  # (height, width) of the source; only where it was asked for
-    )
-
-
 class FrameSource(Protocol):
     """Frames of a source at the tracker's size, at bounded memory, in both directions.
 
-    For a `TrackingConfig.stride` other than 1 both walks must take `luma=True` as well, which asks for
-    `TrackerFrame.luma`.
+    Images are (S, S, 3), whatever the aspect ratio of the source, as SAM 2 wants them. With `luma` frames
+    also carry `VideoFrame.luma`, which warping masks needs (a `TrackingConfig.stride` other than 1).
     """
 
     height: int
@@ -159,10 +178,10 @@ class FrameSource(Protocol):
     width: int
     num_frames: int
 
-    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
+    def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[VideoFrame]:
         """Yield frames start, start + 1, ... stop - 1."""
 
-    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
+    def backward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[VideoFrame]:
         """Yield frames start, start - 1, ... stop + 1."""
 
 

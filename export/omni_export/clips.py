@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
-from omni_sdk.stages import TrackerFrame
+from omni_sdk.media.frame_source import ImageFrameSource
 
 
-class ArrayFrames:
-    """A `FrameSource` over (T, S, S, 3) uint8 frames that are the source themselves."""
+class ArrayFrameSource(ImageFrameSource):
+    """A source over (T, S, S, 3) uint8 frames that are the source themselves."""
 
     def __init__(self, images: NDArray[np.uint8], fps: float = 8.0) -> None:
-        self.images = images
-        self.fps = fps
-        self.num_frames, self.height, self.width = images.shape[:3]
-
-    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield frames start, start + 1, ... stop - 1."""
-        return (TrackerFrame(i, i / self.fps, self.images[i]) for i in range(start, stop))
-
-    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield frames start, start - 1, ... stop + 1."""
-        return (TrackerFrame(i, i / self.fps, self.images[i]) for i in range(start, stop, -1))
+        count, height, width = images.shape[:3]
+        times = [i / fps for i in range(count)]
+        super().__init__(lambda i, _: images[i], times, (height, width), height)
 
 
 def moving_square(frames: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

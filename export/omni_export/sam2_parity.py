@@ -21,7 +21,7 @@ from transformers.models.sam2_video.modeling_sam2_video import (
     get_1d_sine_pe,
 )
 
-from omni_export.clips import ArrayFrames, moving_square
+from omni_export.clips import ArrayFrameSource, moving_square
 from omni_export.row_check import check_parity as check_rows
 
 REFERENCE = "transformers Sam2VideoModel"
@@ -237,7 +237,7 @@ def _clip_row(
     model: Sam2VideoModel, graphs: Sam2Graphs, clip: NDArray[np.uint8], boxes: Array
 ) -> ParityRow:
     start = 1  # frame 0 is reached backward
-    frames = ArrayFrames(clip)
+    frames = ArrayFrameSource(clip)
     run = Sam2Tracker(graphs).track(
         frames, [KeyframePrompt(start, boxes[start][None])], TrackingConfig()
     )

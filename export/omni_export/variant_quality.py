@@ -19,7 +19,7 @@ from omni_sdk.grs.embedding import open_embedding
 from omni_sdk.stages import KeyframePrompt
 
 from omni_export.calibration import DECODER, Arrays, choices
-from omni_export.clips import ArrayFrames, moving_square
+from omni_export.clips import ArrayFrameSource, moving_square
 from omni_export.samples import Sample, make_request
 
 PROMPTS = 4
@@ -99,7 +99,7 @@ def track_row(bundle: Bundle, variant: Bundle, name: str, loader: EngineLoader) 
 def _track(
     loader: EngineLoader, bundle: Bundle, images: NDArray[np.uint8], prompt: KeyframePrompt
 ) -> list[NDArray[Any]]:
-    frames = ArrayFrames(images)
+    frames = ArrayFrameSource(images)
     run = Sam2Tracker(Sam2Graphs.open(loader, bundle)).track(frames, [prompt], TrackingConfig())
     done = sorted(run, key=lambda f: f.frame_index)
     return [rle_decode(f.masks[0].counts, (frames.height, frames.width)) for f in done]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omni_sdk.bench.compare import Comparison
 from omni_sdk.bench.report import STAGES, BenchReport, VideoReport, quantiles
-from omni_sdk.cli.common import table
+from omni_sdk.utils.text import table
 
 _PER_FRAME = ("encode", "propagate", "mask", "carry")
 

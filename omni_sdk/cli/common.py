@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -207,11 +207,3 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
             say(
                 f"{what}: {done}/{total}, {elapsed:.0f} s, {elapsed / done * (total - done):.0f} s left"
             )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned text columns."""
-    widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-    title = "  ".join(h.ljust(w) for h, w in zip(head, widths, strict=True))
-    return "\n".join(line.rstrip() for line in [title, "  ".join("-" * w for w in widths), *lines])

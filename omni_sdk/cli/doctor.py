@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omni_sdk.cli import common
+from omni_sdk.utils.text import table
 
 if TYPE_CHECKING:
     from omni_sdk.bundle.bundle import Bundle
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"device: {describe_device()}")
     rows = check_engines()
     short = [(*row[:2], row[2].partition(":")[0], *row[3:]) for row in rows]
-    print(common.table(("engine", "provider", "state", "ms", "difference"), short))
+    print(table(("engine", "provider", "state", "ms", "difference"), short))
     for engine, provider, state, *_ in rows:
         if ": " in state:
             print(f"{engine} {provider}: {state.partition(': ')[2]}")

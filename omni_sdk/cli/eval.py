@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omni_sdk.cli import common
+from omni_sdk.utils.text import table
 
 if TYPE_CHECKING:
     from omni_sdk.evaluation.plan import Plan
@@ -261,7 +262,7 @@ def _score_davis(arguments: argparse.Namespace) -> int:
         raise e if isinstance(e, DatasetError) else DatasetError(str(e)) from e
     if arguments.json is not None:
         write_json(arguments.json, to_dict(summary))
-    print(common.table(*davis_table(summary)))
+    print(table(*davis_table(summary)))
     return 0
 
 
@@ -281,7 +282,7 @@ def _print(results: Results) -> None:
     from omni_sdk.evaluation.report import failure_lines, summary_table
 
     print(f"{results.dataset} {results.split}, scores in percent (S: 0 is best)")
-    print(common.table(*summary_table(results)))
+    print(table(*summary_table(results)))
     if results.failures:
         print(f"\n{len(results.failures)} of {len(results.rows)} failed and count as 0:")
         print("\n".join(f"  {line}" for line in failure_lines(results)))

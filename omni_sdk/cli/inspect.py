@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from omni_sdk.cli import common
+from omni_sdk.utils.text import table
 
 if TYPE_CHECKING:
     from omni_sdk.media.limits import MediaLimits
@@ -54,17 +55,17 @@ def _bundle(target: str) -> str:
         )
         for name, graph in sorted(manifest.graphs.items())
     ]
-    if manifest.grs is not None and (table := manifest.grs.embedding) is not None:
-        held = f"{table.rows} rows of {table.dtype}, mapped into memory"
-        rows.append((table.file, f"{manifest.files[table.file].size / 1e6:.2f} MB", held))
-    lines += ["", common.table(("graph", "size", "inputs"), rows)]
+    if manifest.grs is not None and (stored := manifest.grs.embedding) is not None:
+        held = f"{stored.rows} rows of {stored.dtype}, mapped into memory"
+        rows.append((stored.file, f"{manifest.files[stored.file].size / 1e6:.2f} MB", held))
+    lines += ["", table(("graph", "size", "inputs"), rows)]
     if manifest.parity:
         parity = [
             (p.subject, p.reference, p.measure, f"{p.value:.3g}", f"{p.tolerance:.3g}")
             for p in manifest.parity
         ]
         head = ("parity of", "against", "measure", "value", "allowed")
-        lines += ["", common.table(head, parity)]
+        lines += ["", table(head, parity)]
     return "\n".join(lines)
 
 

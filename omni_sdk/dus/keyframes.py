@@ -15,8 +15,7 @@ import numpy as np
 
 from omni_sdk.dus.boxes import box_iou
 from omni_sdk.media.clock import Clock
-from omni_sdk.results import GroundedObject, Keyframe
-from omni_sdk.stages import GroundedBox, KeyframePrompt, Segment
+from omni_sdk.stages import GroundedBox, GroundedObject, Keyframe, KeyframePrompt, Segment
 
 logger = logging.getLogger(__name__)
 

@@ -28,6 +28,35 @@ class VideoFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of the source.
+
+    Attributes:
+        path: as given, or a name such as "<frames>".
+        width: in pixels, after rotation.
+        height: in pixels, after rotation.
+        num_frames: frames that can be decoded.
+        average_fps: frames per second.
+        duration_seconds: from the first frame to the end of the last.
+        has_audio: whether there is a sound stream.
+        truncated: whether the container promised more than could be read.
+        missing_frames: frames that were wanted and could not be decoded.
+        corrupt_frames: frames that were decoded from damaged data.
+    """
+
+    path: str
+    width: int
+    height: int
+    num_frames: int
+    average_fps: float
+    duration_seconds: float
+    has_audio: bool
+    truncated: bool = False
+    missing_frames: int = 0
+    corrupt_frames: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FrameBatch:
     """Sampled frames, in the order in which they were asked for.
 
@@ -112,3 +141,10 @@ class VideoIndex:
             f"size={self.height}x{self.width}, rotation={self.rotation}, "
             f"duration_seconds={self.duration_seconds:g}, truncated={self.truncated})"
         )
+
+
+def luma_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (H, W) uint8 grey values of an (H, W, 3) uint8 RGB image: BT.601 in units of 1/256."""
+    wide = image.astype(np.uint16)
+    luma = 77 * wide[..., 0] + 150 * wide[..., 1] + 29 * wide[..., 2] + 128
+    return (luma >> 8).astype(np.uint8)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from omni_sdk.media.frames import VideoFrame
+from omni_sdk.media.frames import VideoFrame, luma_of
 from omni_sdk.media.pixels.resize import Filter
 from omni_sdk.media.video import Put, Video, check_size
 
@@ -61,10 +61,3 @@ class RandomAccessVideo(Video):
         """See `Video.backward`."""
         self._check_backward(start, stop)
         return self._walk(range(start, stop, -1), check_size(size), filter, luma)
-
-
-def luma_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (H, W) uint8 grey values of an (H, W, 3) uint8 RGB image: BT.601 in units of 1/256."""
-    wide = image.astype(np.uint16)
-    luma = 77 * wide[..., 0] + 150 * wide[..., 1] + 29 * wide[..., 2] + 128
-    return (luma >> 8).astype(np.uint8)

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.errors import LimitError, MediaError
-from omni_sdk.media.frames import AudioClip, FrameBatch, VideoFrame, VideoIndex
+from omni_sdk.media.frames import AudioClip, FrameBatch, VideoFrame, VideoIndex, VideoInfo
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.media.pixels.convert import Parity, Picture
 from omni_sdk.media.pixels.patch_layout import PatchLayout
 from omni_sdk.media.pixels.resize import MAX_SIDE, Filter
 from omni_sdk.media.pixels.targets import ImageTarget, PatchTarget
 from omni_sdk.media.select import Strategy, select_frames
-from omni_sdk.results import VideoInfo
 
 Put = Callable[[int, "Picture | None"], None]  # frame index, picture; None takes it back
 

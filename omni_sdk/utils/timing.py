@@ -6,11 +6,32 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
-from omni_sdk.results import StageTimings
-
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimings:
+    """Wall time of each stage in milliseconds; stages that did not run are 0.
+
+    Stages add up to `total` less what none of them claims. `overlapped` is no part of the sum: decoding that
+    went on beside the tracker (`decode` is then what the tracker had to wait for).
+    """
+
+    index: float = 0.0
+    decode: float = 0.0
+    audio: float = 0.0
+    prefill: float = 0.0
+    generate: float = 0.0
+    ground: float = 0.0
+    encode: float = 0.0
+    propagate: float = 0.0
+    carry: float = 0.0
+    mask: float = 0.0
+    total: float = 0.0
+    overlapped: float = 0.0
 
 
 class Stopwatch:

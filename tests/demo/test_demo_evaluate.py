@@ -26,13 +26,10 @@ from omni_sdk.demo.evaluate import (  # noqa: E402
 )
 from omni_sdk.demo.scene import make_scene  # noqa: E402
 from omni_sdk.demo.world import STEP_SECONDS, held_out_seed  # noqa: E402
-from omni_sdk.results import (  # noqa: E402
-    GroundedObject,
-    Keyframe,
-    MaskTrack,
-    Result,
-    VideoInfo,
-)
+from omni_sdk.dus.tracks import MaskTrack  # noqa: E402
+from omni_sdk.media.frames import VideoInfo  # noqa: E402
+from omni_sdk.results import Result  # noqa: E402
+from omni_sdk.stages import GroundedObject, Keyframe  # noqa: E402
 
 MaskOf = Callable[[int], np.ndarray]
 

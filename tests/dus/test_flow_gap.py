@@ -12,14 +12,15 @@ from omni_sdk.config import TrackingConfig
 from omni_sdk.dus.flow.gap import MAX_GAP, Gap
 from omni_sdk.dus.masks import mask_iou, rle_decode, rle_encode
 from omni_sdk.dus.sam2.tracker import Sam2Tracker
+from omni_sdk.dus.tracks import build_tracks
 from omni_sdk.errors import MediaError
-from omni_sdk.results import build_tracks
-from omni_sdk.stages import KeyframePrompt, ObjectMask, TrackerFrame
+from omni_sdk.media.frames import VideoFrame
+from omni_sdk.stages import KeyframePrompt, ObjectMask
 
 SIZE = (96, 128)
 
 
-def frame_at(t: int, *, visible: bool = True) -> tuple[TrackerFrame, NDArray[np.bool_]]:
+def frame_at(t: int, *, visible: bool = True) -> tuple[VideoFrame, NDArray[np.bool_]]:
     """A textured square that moves 3 pixels a frame, and its mask."""
     rng = np.random.default_rng(5)
     coarse = rng.uniform(40, 215, (SIZE[0] // 4, SIZE[1] // 4))
@@ -30,11 +31,11 @@ def frame_at(t: int, *, visible: bool = True) -> tuple[TrackerFrame, NDArray[np.
         luma[20:60, 10 + 3 * t : 50 + 3 * t] = skin
         mask[20:60, 10 + 3 * t : 50 + 3 * t] = True
     image = np.zeros((8, 8, 3), np.uint8)
-    return TrackerFrame(t, t / 10, image, luma.astype(np.uint8)), mask
+    return VideoFrame(t, t / 10, image, luma.astype(np.uint8)), mask
 
 
-def masks_of(mask: NDArray[np.bool_]) -> dict[int, ObjectMask]:
-    return {1: ObjectMask(1, rle_encode(mask), 5.0 if mask.any() else -5.0)}
+def masks_of(mask: NDArray[np.bool_]) -> list[ObjectMask]:
+    return [ObjectMask(1, rle_encode(mask), 5.0 if mask.any() else -5.0)]
 
 
 def fill(
@@ -47,8 +48,8 @@ def fill(
         if gap.hold(frame, {1}):
             continue
         tracked[t] = True
-        filled |= {f.frame_index: m[1] for f, m in gap.fill(frame, masks_of(mask))}
-    return filled | {f.frame_index: m[1] for f, m in gap.rest()}
+        filled |= {f.frame_index: f.masks[0] for f in gap.fill(frame, masks_of(mask))}
+    return filled | {f.frame_index: f.masks[0] for f in gap.rest()}
 
 
 @pytest.mark.parametrize("frames", [range(9), range(8, -1, -1)])
@@ -100,9 +101,9 @@ def test_other_objects_than_before_are_tracked() -> None:
 
 
 def test_frames_without_luma_say_what_to_do() -> None:
-    frame = TrackerFrame(3, 0.3, np.zeros((8, 8, 3), np.uint8))
+    frame = VideoFrame(3, 0.3, np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(MediaError, match=r"frame 3: a stride .* luma"):
-        Gap(4, SIZE).fill(frame, {})
+        Gap(4, SIZE).fill(frame, [])
 
 
 class LumaFrames:
@@ -112,14 +113,14 @@ class LumaFrames:
         self.images = images
         self.num_frames, self.height, self.width = images.shape[:3]
 
-    def _at(self, i: int) -> TrackerFrame:
-        return TrackerFrame(i, i / 8, self.images[i], np.ascontiguousarray(self.images[i, ..., 1]))
+    def _at(self, i: int) -> VideoFrame:
+        return VideoFrame(i, i / 8, self.images[i], np.ascontiguousarray(self.images[i, ..., 1]))
 
-    def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
+    def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[VideoFrame]:
         assert luma
         return (self._at(i) for i in range(start, stop))
 
-    def backward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[TrackerFrame]:
+    def backward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[VideoFrame]:
         assert luma
         return (self._at(i) for i in range(start, stop, -1))
 
@@ -150,8 +151,9 @@ def test_a_stride_of_one_asks_for_no_luma(onnx_tracker: Sam2Tracker, make_clip) 
     images, boxes = make_clip(3)
 
     class Plain(LumaFrames):
-        def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:  # type: ignore[override]
-            return (TrackerFrame(i, i / 8, self.images[i]) for i in range(start, stop))
+        def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[VideoFrame]:
+            assert not luma
+            return (VideoFrame(i, i / 8, self.images[i]) for i in range(start, stop))
 
     run = onnx_tracker.track(Plain(images), [KeyframePrompt(0, boxes[0, :1])], TrackingConfig())
     assert [m.source for f in run for m in f.masks] == ["tracked"] * 3

@@ -8,8 +8,7 @@ import pytest
 
 from omni_sdk.dus.keyframes import choose_keyframes, look_again, make_prompts, with_objects
 from omni_sdk.media.clock import Clock
-from omni_sdk.results import Keyframe
-from omni_sdk.stages import GroundedBox, Segment
+from omni_sdk.stages import GroundedBox, Keyframe, Segment
 
 CLOCK = Clock(np.arange(16) * 4, np.arange(16) * 0.5, 8.0, 2.0)
 

@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
-from omni_export.sam2_parity import ArrayFrames, SessionPrompt, normalise, session_track, upsample
+from omni_export.sam2_parity import (
+    ArrayFrameSource,
+    SessionPrompt,
+    normalise,
+    session_track,
+    upsample,
+)
 from transformers import Sam2VideoModel
 
 from omni_sdk.config import TrackingConfig
@@ -43,7 +49,7 @@ def track(
     prompts: list[KeyframePrompt],
     config: TrackingConfig = ENOUGH,
 ) -> tuple[Found, list[tuple[int, ...]]]:
-    run = tracker.track(ArrayFrames(images), prompts, config)
+    run = tracker.track(ArrayFrameSource(images), prompts, config)
     frames = list(run)
     found = {f.frame_index: f for f in frames}
     assert len(found) == len(frames), "each frame once"
@@ -154,7 +160,7 @@ def test_source_larger_than_the_trackers_image(onnx_tracker: Sam2Tracker, make_c
     """Boxes scale down, masks scale up, each axis on its own."""
     images, boxes = make_clip(3)
 
-    class Wide(ArrayFrames):
+    class Wide(ArrayFrameSource):
         def __init__(self, images: np.ndarray) -> None:
             super().__init__(images)
             self.height, self.width = 96, 320

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from omni_export.sam2_graphs import write_graphs
-from omni_export.sam2_parity import ArrayFrames
+from omni_export.sam2_parity import ArrayFrameSource
 
 from omni_sdk.config import TrackingConfig
 from omni_sdk.dus.boxes import mask_box
@@ -17,7 +17,8 @@ from omni_sdk.dus.masks import rle_decode
 from omni_sdk.dus.sam2.propagation import Output
 from omni_sdk.dus.sam2.tracker import Sam2Tracker
 from omni_sdk.errors import MediaError, PromptError
-from omni_sdk.stages import KeyframePrompt, TrackerFrame
+from omni_sdk.media.frames import VideoFrame
+from omni_sdk.stages import KeyframePrompt
 
 CONFIG = TrackingConfig()
 SIZE = (128, 128)
@@ -56,7 +57,7 @@ def test_boxes_are_matched_with_the_masks_tracked_there(onnx_tracker: Sam2Tracke
     click = (np.array([[20, 20]], np.float32), np.array([1]))
     prompt = KeyframePrompt(5, boxes, points=(None, None, None, None, click))
     reserved = KeyframePrompt(7, boxes[:1], object_ids=(3,))
-    run = onnx_tracker.track(ArrayFrames(clip[0]), [prompt, reserved], CONFIG)
+    run = onnx_tracker.track(ArrayFrameSource(clip[0]), [prompt, reserved], CONFIG)
     planned = run._waiting_prompts[0]
     assert run._matched_ids(planned, tracked) == (2, 1, 4, 7, 8)
 
@@ -65,17 +66,20 @@ def test_a_match_conditions_its_object_again(onnx_tracker: Sam2Tracker, clip) ->
     """The same as naming the object."""
     images, boxes = clip
     first = KeyframePrompt(2, boxes[2, :2], object_ids=(1, 2))
-    alone = list(onnx_tracker.track(ArrayFrames(images), [first], CONFIG))
+    alone = list(onnx_tracker.track(ArrayFrameSource(images), [first], CONFIG))
     (there,) = (f for f in alone if f.frame_index == 6)
     box = mask_box(rle_decode(there.masks[0].counts, SIZE))
     assert box is not None
-    matched = onnx_tracker.track(ArrayFrames(images), [first, KeyframePrompt(6, box[None])], CONFIG)
+    matched = onnx_tracker.track(
+        ArrayFrameSource(images), [first, KeyframePrompt(6, box[None])], CONFIG
+    )
     found = {f.frame_index: f for f in matched}
     (target,) = matched.object_ids[1]
     assert target in (1, 2)
     again = KeyframePrompt(6, box[None], object_ids=(target,))
     named = {
-        f.frame_index: f for f in onnx_tracker.track(ArrayFrames(images), [first, again], CONFIG)
+        f.frame_index: f
+        for f in onnx_tracker.track(ArrayFrameSource(images), [first, again], CONFIG)
     }
     scores = [[m.score for t in range(10) for m in f[t].masks] for f in (found, named)]
     # One object less was tracked on frame 6, so that batches differ in size: float32 noise.
@@ -93,7 +97,7 @@ def test_an_unmatched_box_is_a_new_object_with_a_free_id(onnx_tracker: Sam2Track
         KeyframePrompt(3, np.array([[0, 0, 5, 5]], np.float32)),
         KeyframePrompt(5, boxes[5, :1], object_ids=(2,)),
     ]
-    run = onnx_tracker.track(ArrayFrames(images), prompts, CONFIG)
+    run = onnx_tracker.track(ArrayFrameSource(images), prompts, CONFIG)
     list(run)
     assert run.object_ids == [(1,), (3,), (2,)], "2 is the caller's"
 
@@ -101,13 +105,13 @@ def test_an_unmatched_box_is_a_new_object_with_a_free_id(onnx_tracker: Sam2Track
 def test_two_prompts_on_one_frame(onnx_tracker: Sam2Tracker, clip) -> None:
     """The second names an object that the first has just made: one object, conditioned once."""
     images, boxes = clip
-    once = onnx_tracker.track(ArrayFrames(images), [KeyframePrompt(4, boxes[4, :1])], CONFIG)
+    once = onnx_tracker.track(ArrayFrameSource(images), [KeyframePrompt(4, boxes[4, :1])], CONFIG)
     frames = list(once)
     (frame,) = (f for f in frames if f.frame_index == 4)
     box = mask_box(rle_decode(frame.masks[0].counts, SIZE))
     assert box is not None
     twice = onnx_tracker.track(
-        ArrayFrames(images),
+        ArrayFrameSource(images),
         [KeyframePrompt(4, boxes[4, :1]), KeyframePrompt(4, box[None])],
         CONFIG,
     )
@@ -121,7 +125,7 @@ def test_without_backward_only_what_follows_a_prompt(onnx_tracker: Sam2Tracker, 
         KeyframePrompt(3, boxes[3, :1], object_ids=(1,)),
         KeyframePrompt(6, boxes[6, 1:2], object_ids=(2,)),
     ]
-    run = onnx_tracker.track(ArrayFrames(images), prompts, TrackingConfig(backward=False))
+    run = onnx_tracker.track(ArrayFrameSource(images), prompts, TrackingConfig(backward=False))
     found = {f.frame_index: [m.object_id for m in f.masks] for f in run}
     assert found == {t: [1] if t < 6 else [1, 2] for t in range(3, 10)}
 
@@ -132,9 +136,9 @@ def test_frames_come_as_soon_as_they_are_complete(onnx_tracker: Sam2Tracker, cli
     again = [KeyframePrompt(t, boxes[t, :1], object_ids=(1,)) for t in (0, 8)]
     read: list[int] = []
 
-    class Watched(ArrayFrames):
-        def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-            for frame in super().forward(start, stop):
+    class Watched(ArrayFrameSource):
+        def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[VideoFrame]:
+            for frame in super().forward(start, stop, luma=luma):
                 read.append(frame.frame_index)
                 yield frame
 
@@ -149,13 +153,13 @@ def test_a_source_that_ends_early(onnx_tracker: Sam2Tracker, clip) -> None:
     """Frames that never come are missing; a prompt on one of them is an error."""
     images, boxes = clip
 
-    class Short(ArrayFrames):
+    class Short(ArrayFrameSource):
         def __init__(self, images: np.ndarray) -> None:
             super().__init__(images)
             self.num_frames = 14
 
-        def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-            return super().forward(start, min(stop, 10))
+        def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[VideoFrame]:
+            return super().forward(start, min(stop, 10), luma=luma)
 
     run = onnx_tracker.track(Short(images), [KeyframePrompt(4, boxes[4])], CONFIG)
     assert sorted(f.frame_index for f in run) == list(range(10))
@@ -168,8 +172,8 @@ def test_a_source_that_cannot_go_back(onnx_tracker: Sam2Tracker, clip) -> None:
     """Frames that do not come a second time keep the objects found going forward."""
     images, boxes = clip
 
-    class OneWay(ArrayFrames):
-        def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
+    class OneWay(ArrayFrameSource):
+        def backward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[VideoFrame]:
             return iter(())
 
     prompts = [
@@ -213,7 +217,7 @@ def test_refuses_prompts(
     onnx_tracker: Sam2Tracker, clip, prompts: list[KeyframePrompt], message: str
 ) -> None:
     with np.errstate(invalid="ignore"), pytest.raises(PromptError, match=message):
-        onnx_tracker.track(ArrayFrames(clip[0]), prompts, CONFIG)
+        onnx_tracker.track(ArrayFrameSource(clip[0]), prompts, CONFIG)
 
 
 def test_memory_does_not_grow_with_the_clip(make_model, tmp_path, make_clip) -> None:
@@ -232,16 +236,16 @@ def test_memory_does_not_grow_with_the_clip(make_model, tmp_path, make_clip) -> 
     tracker = Sam2Tracker.open(OnnxLoader("cpu", threads=1), Bundle.open(tmp_path))
     images, boxes = make_clip(8, 64)
 
-    class Endless(ArrayFrames):
+    class Endless(ArrayFrameSource):
         def __init__(self, num_frames: int) -> None:
             super().__init__(images)
             self.num_frames = num_frames
 
-        def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-            return (TrackerFrame(i, i / 8, images[i % 8]) for i in range(start, stop))
+        def forward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[VideoFrame]:
+            return (VideoFrame(i, i / 8, images[i % 8]) for i in range(start, stop))
 
-        def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-            return (TrackerFrame(i, i / 8, images[i % 8]) for i in range(start, stop, -1))
+        def backward(self, start: int, stop: int, *, luma: bool = False) -> Iterator[VideoFrame]:
+            return (VideoFrame(i, i / 8, images[i % 8]) for i in range(start, stop, -1))
 
     def most_held(num_frames: int) -> int:
         prompts = [KeyframePrompt(num_frames // 2, boxes[0, :2])]

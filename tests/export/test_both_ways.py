@@ -10,8 +10,7 @@ from omni_sdk.config import GenerationConfig, PipelineConfig
 from omni_sdk.demo.render import render
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.errors import BundleError
-from omni_sdk.results import Keyframe
-from omni_sdk.stages import KeyframePrompt
+from omni_sdk.stages import Keyframe, KeyframePrompt
 
 CONFIG = PipelineConfig(generation=GenerationConfig(max_new_tokens=16))
 

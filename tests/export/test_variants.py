@@ -12,7 +12,7 @@ import pytest
 from omni_export import variants as variants_module
 from omni_export.bundle_writer import validate_bundle
 from omni_export.cli import main
-from omni_export.clips import ArrayFrames
+from omni_export.clips import ArrayFrameSource
 from omni_export.constants import store_exact_halves
 from omni_export.onnx_export import check_operators
 from omni_export.precision import expand_halves, to_float16
@@ -116,7 +116,7 @@ def test_fp16_masks_on_a_true_clip(many, loader):
     """The trained tracker's masks barely move in float16 (bar: IoU 0.98)."""
     side, scene = many.dus.image_size, make_scene(5400000, "sound")
     times = [3.0 + 0.25 * i for i in range(8)]
-    frames = ArrayFrames(np.stack([render(scene, t, (side, side)) for t in times]))
+    frames = ArrayFrameSource(np.stack([render(scene, t, (side, side)) for t in times]))
     start, target = next(
         (t, i)
         for t in range(len(times))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from omni_export.clips import ArrayFrameSource
 from omni_training.nano.tracker.clips import normalise
 from omni_training.nano.tracker.config import StageConfig, TrackerConfig, TrackerSizes
 from omni_training.nano.tracker.model import new_model, open_memory
@@ -18,26 +18,12 @@ from omni_sdk.dus.sam2.propagation import Propagator
 from omni_sdk.dus.sam2.tracker import Sam2Tracker
 from omni_sdk.hf.sam2_checkpoint import dus_spec
 from omni_sdk.hf.tracker import HfTracker
-from omni_sdk.stages import KeyframePrompt, TrackerFrame
+from omni_sdk.stages import KeyframePrompt
 
 SIZES = TrackerSizes(
     image_size=96, channels=128, widths=(8, 16, 24, 32), blocks=(1, 1, 2, 1), heads=(1, 1, 2, 2)
 )
 LENGTH = 6
-
-
-class Frames:
-    """A `FrameSource` over (L, S, S, 3) uint8 images."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.images = images
-        self.num_frames, self.height, self.width = images.shape[:3]
-
-    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        return (TrackerFrame(t, t / 8, self.images[t]) for t in range(start, stop))
-
-    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        return (TrackerFrame(t, t / 8, self.images[t]) for t in range(start, stop, -1))
 
 
 def images(seed: int) -> np.ndarray:
@@ -85,7 +71,7 @@ def test_unrolled_clip_equals_the_runtime(model, monkeypatch, prompted, bias) ->
     assert isinstance(tracker, Sam2Tracker)
     for clip in (0, 1):
         prompts = [KeyframePrompt(t, boxes[clip : clip + 1], (1,)) for t in prompted]
-        list(tracker.track(Frames(clips[clip]), prompts, TrackingConfig()))
+        list(tracker.track(ArrayFrameSource(clips[clip]), prompts, TrackingConfig()))
         assert sorted(index for index, _ in seen[clip]) == list(range(LENGTH))
         for index, found in seen[clip]:
             ours = outputs[index]

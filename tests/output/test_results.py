@@ -7,16 +7,11 @@ import numpy as np
 import pytest
 
 from omni_sdk.dus.masks import rle_encode
-from omni_sdk.results import (
-    BundleInfo,
-    GroundedObject,
-    Keyframe,
-    Result,
-    StageTimings,
-    VideoInfo,
-    build_tracks,
-)
-from omni_sdk.stages import FrameMasks, ObjectMask
+from omni_sdk.dus.tracks import build_tracks
+from omni_sdk.media.frames import VideoInfo
+from omni_sdk.results import BundleInfo, Result
+from omni_sdk.stages import FrameMasks, GroundedObject, Keyframe, ObjectMask
+from omni_sdk.utils.timing import StageTimings
 
 SIZE = (6, 9)
 

@@ -10,7 +10,7 @@ from omni_sdk.config import PipelineConfig, TrackingConfig
 from omni_sdk.errors import EngineError, LimitError
 from omni_sdk.events import Frame
 from omni_sdk.media.file_video import FileVideo
-from omni_sdk.media.frame_source import FRAMES_AHEAD, TrackedFrames
+from omni_sdk.media.frame_source import FRAMES_AHEAD, VideoFrameSource
 from omni_sdk.utils.timing import Stopwatch
 
 
@@ -145,7 +145,7 @@ def test_what_is_held_is_bounded(pipe: Pipeline, clips):
     path, _ = clips["direct"]
     watch = Stopwatch()
     with pipe._open(path, watch) as video:
-        with TrackedFrames(video, 64, watch, overlap=True) as frames:
+        with VideoFrameSource(video, 64, watch, overlap=True) as frames:
             walk = frames.forward(0, 64)
             assert next(walk).frame_index == 0
             (ahead,) = frames._ahead

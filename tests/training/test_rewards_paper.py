@@ -269,7 +269,8 @@ def test_masks_of_any_size_and_of_any_object_are_scored(size: tuple[int, int]) -
     from omni_training.workers.scorer import ClipScorer
 
     from omni_sdk.dus.masks import rle_encode
-    from omni_sdk.stages import FrameMasks, ObjectMask, TrackerFrame
+    from omni_sdk.media.frames import VideoFrame
+    from omni_sdk.stages import FrameMasks, ObjectMask
 
     true = np.zeros((2, 3, *size), bool)
     true[0, 0, :2, :2] = True  # object 0 is to be seen on the first frame only
@@ -278,8 +279,8 @@ def test_masks_of_any_size_and_of_any_object_are_scored(size: tuple[int, int]) -
     class Frames:
         height, width, num_frames = *size, 3
 
-        def forward(self, start: int, stop: int) -> object:
-            return (TrackerFrame(i, float(i), np.zeros((8, 8, 3), np.uint8)) for i in range(3))
+        def forward(self, start: int, stop: int, *, luma: bool = False) -> object:
+            return (VideoFrame(i, float(i), np.zeros((8, 8, 3), np.uint8)) for i in range(3))
 
     class Clip:
         truth, frames = ClipTruth.from_masks(true), Frames()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from omni_sdk import native
 from omni_sdk.dus.flow import points_numpy as carry_numpy
 from omni_sdk.errors import MediaError
-from omni_sdk.stages import TrackerFrame
+from omni_sdk.media.frames import VideoFrame
 
 MAX_SIDE = 16384
 """Longest side of a frame, in pixels."""
@@ -200,7 +200,7 @@ class MaskCarrier:
         return (x0 + left, y0 + top, x0 + right, y0 + bottom) if right else None
 
 
-def gray(frame: TrackerFrame, size: tuple[int, int]) -> Luma:
+def gray(frame: VideoFrame, size: tuple[int, int]) -> Luma:
     """Return a tracker frame's luma, (H, W) uint8.
 
     Raises:

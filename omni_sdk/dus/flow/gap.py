@@ -14,7 +14,7 @@ Note [Filling a gap]
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from omni_sdk.dus.flow.carry import Carried, Luma, MaskCarrier, gray
 from omni_sdk.dus.masks import rle_decode, rle_encode
-from omni_sdk.stages import ObjectMask, TrackerFrame
+from omni_sdk.media.frames import VideoFrame
+from omni_sdk.stages import FrameMasks, ObjectMask
 
 ENOUGH = 0.6
 SURE = 0.5
@@ -61,10 +62,10 @@ class Gap:
     size: tuple[int, int]
     _masks: Masks = field(default_factory=dict)
     _sides: dict[int, _Side] = field(default_factory=dict)
-    _frames: list[TrackerFrame] = field(default_factory=list)
+    _frames: list[VideoFrame] = field(default_factory=list)
     _lumas: list[Luma] = field(default_factory=list)  # shared with the sides
 
-    def hold(self, frame: TrackerFrame, object_ids: set[int]) -> bool:
+    def hold(self, frame: VideoFrame, object_ids: set[int]) -> bool:
         """Carry masks to a frame, unless it must be tracked.
 
         Args:
@@ -87,8 +88,9 @@ class Gap:
         self._frames.append(frame)
         return True
 
-    def fill(self, frame: TrackerFrame, masks: Masks) -> list[tuple[TrackerFrame, Masks]]:
+    def fill(self, frame: VideoFrame, tracked: Sequence[ObjectMask]) -> list[FrameMasks]:
         """End the gap with a tracked frame; return the frames that waited, in the walk's order."""
+        masks = {mask.object_id: mask for mask in tracked}
         luma = gray(frame, self.size)
         carriers = {
             i: MaskCarrier(luma, rle_decode(mask.counts, self.size))
@@ -102,22 +104,21 @@ class Gap:
         self._sides = {i: _Side(carrier, self._lumas) for i, carrier in carriers.items()}
         return filled
 
-    def rest(self) -> list[tuple[TrackerFrame, Masks]]:
+    def rest(self) -> list[FrameMasks]:
         """Give up waiting: the walk ended. Masks are carried from the last tracked frame alone."""
         filled = self._filled({}, None)
         self._frames, self._lumas = [], []
         return filled
 
-    def _filled(
-        self, back: dict[int, _Side], after: Masks | None
-    ) -> list[tuple[TrackerFrame, Masks]]:
+    def _filled(self, back: dict[int, _Side], after: Masks | None) -> list[FrameMasks]:
         return [
-            (
-                frame,
-                {
-                    i: self._join(step, before, self._sides.get(i), back.get(i), after)
-                    for i, before in self._masks.items()
-                },
+            FrameMasks(
+                frame.frame_index,
+                frame.pts_seconds,
+                tuple(
+                    self._join(step, before, self._sides.get(i), back.get(i), after)
+                    for i, before in sorted(self._masks.items())
+                ),
             )
             for step, frame in enumerate(self._frames)
         ]

@@ -18,9 +18,9 @@ Note [One run]
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from omni_sdk.bundle.bundle import Bundle
     from omni_sdk.config import TrackingConfig
     from omni_sdk.engines.base import EngineLoader
-    from omni_sdk.stages import FrameSource, KeyframePrompt, TrackerFrame
+    from omni_sdk.media.frames import VideoFrame
+    from omni_sdk.stages import FrameSource, KeyframePrompt
 
 MAX_OBJECTS = 256
 ATTENTION_BYTES = 512 << 20
@@ -124,19 +125,6 @@ class Sam2Tracker:
         return Sam2Run(self._graphs, propagator, frames, planned, limits, config)
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """A frame's masks so far, by object id."""
-
-    frame_index: int
-    pts_seconds: float
-    masks: Mapping[int, ObjectMask]
-
-    def emit(self) -> FrameMasks:
-        masks = tuple(mask for _, mask in sorted(self.masks.items()))
-        return FrameMasks(self.frame_index, self.pts_seconds, masks)
-
-
 class Sam2Run:
     """A run in progress; see `omni_sdk.stages.TrackingRun`. Iterating again goes on, it does not restart.
 
@@ -180,8 +168,8 @@ class Sam2Run:
         return self._frame_masks
 
     def _run(self) -> Generator[FrameMasks, None, None]:
-        waiting: list[_Done] = []  # until no prompt to come can start an object
-        early: dict[int, _Done] = {}  # until the backward walk has added the later objects
+        waiting: list[FrameMasks] = []  # until no prompt to come can start an object
+        early: dict[int, FrameMasks] = {}  # until the backward walk has added the later objects
         for done in self._forward():
             waiting.append(done)
             if self._config.backward and self._may_start_objects():
@@ -191,15 +179,16 @@ class Sam2Run:
                 if item.frame_index < last:
                     early[item.frame_index] = item
                 else:
-                    yield item.emit()
+                    yield item
             waiting.clear()
         if self._config.backward:
             for done in self._backward():
                 known = early.pop(done.frame_index, done)
-                yield replace(done, masks={**known.masks, **done.masks}).emit()
+                masks = {m.object_id: m for m in (*known.masks, *done.masks)}
+                yield replace(done, masks=tuple(mask for _, mask in sorted(masks.items())))
         # Frames that the source did not give a second time keep what the forward pass found.
         for done in early.values():
-            yield done.emit()
+            yield done
 
     def _may_start_objects(self) -> bool:
         known = self._banks.keys()
@@ -209,7 +198,7 @@ class Sam2Run:
         """The last of the objects' first prompted frames."""
         return max(bank.first for bank in self._banks.values())
 
-    def _forward(self) -> Iterator[_Done]:
+    def _forward(self) -> Iterator[FrameMasks]:
         start = self._waiting_prompts[0].frame_index
         gap = self._new_gap()
         for frame in self._walk(self._frames.forward, start, self._frames.num_frames):
@@ -224,7 +213,7 @@ class Sam2Run:
             missing = self._waiting_prompts[0].frame_index
             raise MediaError(f"frame {missing} holds a prompt, but the source ended before it")
 
-    def _step(self, frame: TrackerFrame, features: Features, here: list[PlannedPrompt]) -> _Done:
+    def _step(self, frame: VideoFrame, features: Features, here: list[PlannedPrompt]) -> FrameMasks:
         """One frame forward, prompts included."""
         index = frame.frame_index
         renewed = {i for p in here for i in p.object_ids or ()}
@@ -276,7 +265,7 @@ class Sam2Run:
             fresh = (i for i in count(1) if i not in taken)
             return tuple(known[m] if m >= 0 else next(fresh) for m in matches)
 
-    def _backward(self) -> Iterator[_Done]:
+    def _backward(self) -> Iterator[FrameMasks]:
         last = self._last_start()
         if last == 0:
             return
@@ -301,15 +290,13 @@ class Sam2Run:
         return None if stride == 1 else Gap(stride, self._size)
 
     def _walk(
-        self, walk: Callable[..., Iterator[TrackerFrame]], start: int, stop: int
-    ) -> Iterator[TrackerFrame]:
-        """Sources need not know of `luma` unless it is wanted."""
-        if self._config.stride != 1:
-            return walk(start, stop, luma=True)
-        frames = walk(start, stop)
-        return self._encoded_ahead(frames) if self._config.encode_ahead else frames
+        self, walk: Callable[..., Iterator[VideoFrame]], start: int, stop: int
+    ) -> Iterator[VideoFrame]:
+        stride = self._config.stride
+        frames = walk(start, stop, luma=stride != 1)
+        return self._encoded_ahead(frames) if self._config.encode_ahead and stride == 1 else frames
 
-    def _encoded_ahead(self, frames: Iterator[TrackerFrame]) -> Iterator[TrackerFrame]:
+    def _encoded_ahead(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
         """Yield frames whose features are there, or nearly: the next one's are made meanwhile."""
         pairs = Prefetch(lambda: ((f, self._graphs.encode(f.image)) for f in frames), 1)
         try:
@@ -323,42 +310,43 @@ class Sam2Run:
         finally:
             pairs.close()
 
-    def _hold(self, gap: Gap, frame: TrackerFrame, object_ids: Iterable[int]) -> bool:
+    def _hold(self, gap: Gap, frame: VideoFrame, object_ids: Iterable[int]) -> bool:
         with self._timed("carry"):
             return gap.hold(frame, set(object_ids))
 
-    def _fill(self, gap: Gap | None, frame: TrackerFrame, done: _Done) -> Iterator[_Done]:
+    def _fill(self, gap: Gap | None, frame: VideoFrame, done: FrameMasks) -> Iterator[FrameMasks]:
         """A tracked frame, after the frames that waited for it."""
         if gap is not None:
             with self._timed("carry"):
                 filled = gap.fill(frame, done.masks)
-            yield from (_Done(f.frame_index, f.pts_seconds, masks) for f, masks in filled)
+            yield from filled
         yield done
 
-    def _fill_rest(self, gap: Gap | None) -> Iterator[_Done]:
+    def _fill_rest(self, gap: Gap | None) -> Iterator[FrameMasks]:
         if gap is not None:
             with self._timed("carry"):
                 filled = gap.rest()
-            yield from (_Done(f.frame_index, f.pts_seconds, masks) for f, masks in filled)
+            yield from filled
 
-    def _encode(self, frame: TrackerFrame) -> Features:
+    def _encode(self, frame: VideoFrame) -> Features:
         if (ahead := self._ahead) is not None:
             self._ahead = None
             return ahead
         with self._timed("encode"):
             return self._graphs.encode(frame.image)
 
-    def _finish(self, frame: TrackerFrame, outputs: dict[int, Output]) -> _Done:
+    def _finish(self, frame: VideoFrame, outputs: dict[int, Output]) -> FrameMasks:
         with self._timed("mask"):
             # Logits of an absent object are -1024 everywhere: its mask is empty.
             logits = np.stack([output.logits for output in outputs.values()])
-            masks = {
-                i: ObjectMask(i, counts, output.score)
+            masks = [
+                ObjectMask(i, counts, output.score)
                 for (i, output), counts in zip(
                     outputs.items(), logits_to_rles(logits, self._size), strict=True
                 )
-            }
-        return _Done(frame.frame_index, frame.pts_seconds, masks)
+            ]
+        ordered = tuple(sorted(masks, key=lambda mask: mask.object_id))
+        return FrameMasks(frame.frame_index, frame.pts_seconds, ordered)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

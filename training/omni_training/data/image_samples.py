@@ -11,7 +11,6 @@ so no detail system is asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,9 +25,10 @@ from omni_sdk.errors import DatasetError
 from omni_sdk.grs.request import ThinkerRequest
 from omni_sdk.media.audio import read_audio
 from omni_sdk.media.clock import Clock
+from omni_sdk.media.frame_source import ImageFrameSource
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.media.pixels.resize import resize
-from omni_sdk.stages import Image, TrackerFrame
+from omni_sdk.stages import Image
 
 from omni_training.data.prompts import BOX, PHRASE, Model, image_request
 from omni_training.rewards.truth import ClipTruth
@@ -102,7 +102,10 @@ class FirstFrame:
         """Read the truth; the frame is read when it is asked for."""
         self._sample = sample
         self.truth = first_frame_truth(sample)
-        self.frames = OneFrame(self.image(0), tracker_size)
+        image = self.image(0)
+        self.frames = ImageFrameSource(
+            lambda _, size: resize(image, size, "bilinear"), [0.0], image.shape[:2], tracker_size
+        )
 
     def image(self, frame_index: int) -> Image:
         """Return the frame at its full size."""
@@ -111,25 +114,6 @@ class FirstFrame:
     def true_masks(self) -> dict[int, NDArray[np.bool_]]:
         """Return the object's mask."""
         return {0: self._sample.mask_at(0)}
-
-
-class OneFrame:
-    """`omni_sdk.stages.FrameSource` over one image."""
-
-    num_frames = 1
-
-    def __init__(self, image: Image, tracker_size: int) -> None:
-        """Keep the image at the tracker's size too."""
-        self.height, self.width = image.shape[:2]
-        self._image = resize(image, (tracker_size, tracker_size), "bilinear")
-
-    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield the frame if it is asked for."""
-        return (TrackerFrame(i, 0.0, self._image) for i in range(start, stop))
-
-    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield the frame if it is asked for."""
-        return (TrackerFrame(i, 0.0, self._image) for i in range(start, stop, -1))
 
 
 class RefcocogSamples:

@@ -28,9 +28,10 @@ from omni_sdk.errors import DatasetError
 from omni_sdk.grs.processor import Processor
 from omni_sdk.grs.request import ThinkerRequest
 from omni_sdk.media.clock import Clock
+from omni_sdk.media.frame_source import ImageFrameSource
 from omni_sdk.media.pixels.resize import resize
 from omni_sdk.media.select import linspace_indices
-from omni_sdk.stages import Image, Observation, TrackerFrame
+from omni_sdk.stages import Image, Observation
 
 from omni_training.data.prompts import Model, open_model, random_example, template_of
 from omni_training.rewards.truth import ClipTruth
@@ -185,7 +186,11 @@ class VideoClip:
         self._visit = visit
         self._masks = object_masks(visit)
         self.truth = ClipTruth.from_masks(self._masks)
-        self.frames = VisitFrames(visit, tracker_size)
+        video, positions = visit.sample.video, visit.frames.astype(np.float64)
+        self.frames = ImageFrameSource(self._image_at, positions, video.size(), tracker_size)
+
+    def _image_at(self, frame_index: int, size: tuple[int, int]) -> Image:
+        return resize(self.image(frame_index), size, "bilinear")
 
     def image(self, frame_index: int) -> Image:
         """Return a shown frame at its full size."""
@@ -194,31 +199,6 @@ class VideoClip:
     def true_masks(self) -> dict[int, NDArray[np.bool_]]:
         """Return the union of the objects on every shown frame."""
         return {t: np.any(self._masks[:, t], axis=0) for t in range(self._masks.shape[1])}
-
-
-class VisitFrames:
-    """`omni_sdk.stages.FrameSource` over the shown frames."""
-
-    def __init__(self, visit: Visit, tracker_size: int) -> None:
-        """Keep the visit; frames come as squares of `tracker_size` pixels."""
-        self.height, self.width = visit.sample.video.size()
-        self.num_frames = len(visit.frames)
-        self._visit = visit
-        self._size = (tracker_size, tracker_size)
-
-    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield frames start, start + 1, ... stop - 1."""
-        return self._frames(range(start, stop))
-
-    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield frames start, start - 1, ... stop + 1."""
-        return self._frames(range(start, stop, -1))
-
-    def _frames(self, indices: range) -> Iterator[TrackerFrame]:
-        video, positions = self._visit.sample.video, self._visit.frames
-        for index in indices:
-            image = resize(video.read_frame(int(positions[index])), self._size, "bilinear")
-            yield TrackerFrame(index, float(positions[index]), image)
 
 
 def object_masks(visit: Visit) -> NDArray[np.bool_]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from omni_sdk.demo.scene import Scene, make_scene
 from omni_sdk.demo.world import DURATION_SECONDS, FAMILIES, STEP_SECONDS, STEPS
 from omni_sdk.errors import DatasetError
 from omni_sdk.media.clock import Clock
-from omni_sdk.stages import Image, TrackerFrame
+from omni_sdk.media.frame_source import ImageFrameSource
+from omni_sdk.stages import Image
 
 from omni_training.rewards.truth import ClipTruth
 from omni_training.workers.encodings import CachedGraphs
@@ -68,7 +68,10 @@ class WorldClip:
         self.truth = ClipTruth.from_masks(
             masks[: len(answers)], spans if answers else None, num_moments=len(answers)
         )
-        self.frames = WorldFrames(self.scene, self._size, tracker_size)
+        times = [t * STEP_SECONDS for t in range(STEPS)]
+        self.frames = ImageFrameSource(
+            lambda t, size: render(self.scene, times[t], size), times, self._size, tracker_size
+        )
 
     def image(self, frame_index: int) -> Image:
         """Return the (size, size, 3) frame."""
@@ -77,31 +80,6 @@ class WorldClip:
     def true_masks(self) -> dict[int, NDArray[np.bool_]]:
         """Return the union of the targets' masks on every frame."""
         return dict(enumerate(self._masks))
-
-
-class WorldFrames:
-    """`omni_sdk.stages.FrameSource` over a scene."""
-
-    num_frames = STEPS
-
-    def __init__(self, scene: Scene, size: tuple[int, int], tracker_size: int) -> None:
-        """Keep the scene; `size` is (height, width) of the masks."""
-        self.height, self.width = size
-        self._scene = scene
-        self._tracker_size = (tracker_size, tracker_size)
-
-    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield frames start, start + 1, ... stop - 1."""
-        return self._frames(range(start, stop))
-
-    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield frames start, start - 1, ... stop + 1."""
-        return self._frames(range(start, stop, -1))
-
-    def _frames(self, indices: range) -> Iterator[TrackerFrame]:
-        for index in indices:
-            seconds = index * STEP_SECONDS
-            yield TrackerFrame(index, seconds, render(self._scene, seconds, self._tracker_size))
 
 
 def world_scorer(

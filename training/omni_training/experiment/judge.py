@@ -15,10 +15,12 @@ from omni_sdk.config import TrackingConfig
 from omni_sdk.demo.clip import ClipTruth, clip_truth
 from omni_sdk.demo.evaluate import ClipScore, score_clip
 from omni_sdk.dus.keyframes import choose_keyframes, make_prompts, with_objects
+from omni_sdk.dus.tracks import MaskTrack, build_tracks
 from omni_sdk.errors import ModelOutputError
 from omni_sdk.grs.parser import parse_answer
-from omni_sdk.results import Keyframe, MaskTrack, Result, VideoInfo, build_tracks
-from omni_sdk.stages import Grounder, Tracker
+from omni_sdk.media.frames import VideoInfo
+from omni_sdk.results import Result
+from omni_sdk.stages import Grounder, Keyframe, Tracker
 
 from omni_training.data.world import WorldClip, share_encodings, world_clock, world_scene
 from omni_training.experiment.files import Experiment, read_json, write_json

@@ -14,8 +14,7 @@ from omni_sdk.config import TrackingConfig
 from omni_sdk.dus.keyframes import make_prompts
 from omni_sdk.dus.masks import rle_decode
 from omni_sdk.errors import DatasetError
-from omni_sdk.results import Keyframe
-from omni_sdk.stages import FrameSource, GroundedBox, Grounder, Image, Tracker
+from omni_sdk.stages import FrameSource, GroundedBox, Grounder, Image, Keyframe, Tracker
 
 from omni_training.factories import find_factory
 from omni_training.rewards import reference

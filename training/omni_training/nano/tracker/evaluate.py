@@ -21,11 +21,12 @@ from omni_sdk.demo.world import DURATION_SECONDS, FAMILIES, held_out_seed
 from omni_sdk.dus.masks import rle_decode
 from omni_sdk.hf.sam2_checkpoint import dus_spec
 from omni_sdk.hf.tracker import HfTracker
+from omni_sdk.media.frame_source import ImageFrameSource
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.metrics.davis import region_similarity
 from omni_sdk.pipeline import Pipeline
 from omni_sdk.results import BundleInfo
-from omni_sdk.stages import KeyframePrompt, Tracker, TrackerFrame
+from omni_sdk.stages import KeyframePrompt, Tracker
 from transformers import Sam2VideoModel
 
 from omni_training.nano.tracker.clips import perturb_box
@@ -42,27 +43,14 @@ Track = Callable[[KeyframePrompt], Masks]
 """From a prompt to (L, H, W) masks."""
 
 
-class SceneFrames:
-    """`omni_sdk.stages.FrameSource` over a scene, without a file."""
-
-    height = width = TRUTH_SIDE
-
-    def __init__(self, scene: Scene, side: int, times_seconds: Sequence[float]) -> None:
-        """Show a scene at these times in frames of side x side pixels."""
-        self.num_frames = len(times_seconds)
-        self._scene, self._size, self._times = scene, (side, side), times_seconds
-
-    def forward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield frames start, start + 1, ... stop - 1."""
-        return map(self._frame, range(start, stop))
-
-    def backward(self, start: int, stop: int) -> Iterator[TrackerFrame]:
-        """Yield frames start, start - 1, ... stop + 1."""
-        return map(self._frame, range(start, stop, -1))
-
-    def _frame(self, index: int) -> TrackerFrame:
-        seconds = self._times[index]
-        return TrackerFrame(index, seconds, render(self._scene, seconds, self._size))
+def scene_frames(scene: Scene, side: int, times_seconds: Sequence[float]) -> ImageFrameSource:
+    """Show a scene at these times in frames of side x side pixels, without a file."""
+    return ImageFrameSource(
+        lambda i, size: render(scene, times_seconds[i], size),
+        times_seconds,
+        (TRUTH_SIDE, TRUTH_SIDE),
+        side,
+    )
 
 
 @dataclass(frozen=True)
@@ -117,9 +105,9 @@ def evaluate_clips(
     times = [t * DURATION_SECONDS / frames for t in range(frames)]
     scores: list[TrackScore] = []
     for number, scene in enumerate(_held_out(clips, first_clip)):
-        source = SceneFrames(scene, tracker.image_size, times)
+        source = scene_frames(scene, tracker.image_size, times)
 
-        def track(prompt: KeyframePrompt, source: SceneFrames = source) -> Masks:
+        def track(prompt: KeyframePrompt, source: ImageFrameSource = source) -> Masks:
             size = (source.height, source.width)
             run = tracker.track(source, [prompt], TrackingConfig())
             found = {item.frame_index: rle_decode(item.masks[0].counts, size) for item in run}
@@ -174,9 +162,9 @@ def evaluate_boxes(
     for number, scene in enumerate(_held_out(clips, first_clip)):
         rng = np.random.default_rng(number)
         times = [float(rng.uniform(2, 7))]
-        source = SceneFrames(scene, tracker.image_size, times)
+        source = scene_frames(scene, tracker.image_size, times)
 
-        def track(prompt: KeyframePrompt, source: SceneFrames = source) -> Masks:
+        def track(prompt: KeyframePrompt, source: ImageFrameSource = source) -> Masks:
             (item,) = tracker.track(source, [prompt], TrackingConfig())
             return rle_decode(item.masks[0].counts, (source.height, source.width))[None]
 
