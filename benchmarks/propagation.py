@@ -39,9 +39,9 @@ from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.demo.world import FAMILIES, held_out_seed
 from omni_sdk.dus.flow.carry import MaskCarrier
-from omni_sdk.dus.keyframes import make_prompts
 from omni_sdk.dus.masks import mask_iou
 from omni_sdk.dus.sam2.memory import MemoryLimits
+from omni_sdk.dus.system import Found, make_prompts
 from omni_sdk.dus.tracks import MaskTrack
 from omni_sdk.events import Grounded, Reasoned
 from omni_sdk.stages import KeyframePrompt
@@ -220,7 +220,7 @@ def find_prompts(pipe: Pipeline, path: Path, query: str) -> list[KeyframePrompt]
     if not reasoned.keyframes:
         return []
     grounded: Grounded = pipe.ground(path, reasoned.keyframes)
-    return list(make_prompts(grounded.keyframes, grounded.boxes)[0])
+    return make_prompts(list(map(Found, grounded.keyframes, grounded.boxes)))[0]
 
 
 def clips_with_targets(first: int) -> Iterator[tuple[int, str]]:

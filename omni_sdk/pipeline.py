@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from omni_sdk.config import PipelineConfig
-from omni_sdk.dus.keyframes import choose_keyframes, look_again, make_prompts, with_objects
+from omni_sdk.dus.keyframes import choose_keyframes, labels_of, with_objects
+from omni_sdk.dus.system import DetailSystem, in_time_order
 from omni_sdk.dus.tracks import MaskTrack, build_tracks
 from omni_sdk.errors import ModelOutputError, PromptError
 from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
@@ -24,14 +24,13 @@ from omni_sdk.media.video import Video
 from omni_sdk.results import BundleInfo, Result
 from omni_sdk.stages import (
     FrameMasks,
-    GroundedBox,
     Grounder,
+    Image,
     Keyframe,
     KeyframePrompt,
     Reasoner,
     Reasoning,
     Tracker,
-    TrackingRun,
 )
 from omni_sdk.utils.timing import Stopwatch
 
@@ -147,9 +146,8 @@ class Pipeline:
                 frames.append(FrameMasks(event.frame_index, event.pts_seconds, event.masks))
             elif isinstance(event, Finished):
                 result = event.result
-        labels = {o.object_id: o.label for k in result.keyframes[::-1] for o in k.objects}
         size = (result.video.height, result.video.width)
-        return replace(result, tracks=build_tracks(frames, labels, size))
+        return replace(result, tracks=build_tracks(frames, labels_of(result.keyframes), size))
 
     def stream(
         self, source: Source, query: str, *, config: PipelineConfig | None = None
@@ -167,32 +165,27 @@ class Pipeline:
             _need(self.tracker),
         )
         watch = Stopwatch()
+        system = DetailSystem(grounder, tracker, config.tracking, watch)
         with self._open(source, watch, config.sampling.parity) as video:
             observation = observe(video, reasoner, config.sampling, watch)
             reasoning, status = _reason(reasoner, observation, query, config, watch)
-            keyframes = choose_keyframes(
+            chosen = choose_keyframes(
                 reasoning.segments, observation.clock, config.tracking.max_keyframes
             )
-            yield _reasoned(reasoning, status, keyframes)
-            ground = partial(_ground, grounder, video, watch=watch)
-            looks = config.tracking.second_looks
-            keyframes, boxes = look_again(
-                keyframes, ground(keyframes), observation.clock, looks, ground
-            )
+            yield _reasoned(reasoning, status, chosen)
+            looks = system.looks(chosen, observation.clock)
+            found = in_time_order(system.ground(looks, partial(_images, video, watch)))
+            keyframes, boxes = tuple(f.look for f in found), tuple(f.boxes for f in found)
             yield Grounded(keyframes, boxes)
-            prompts, places = make_prompts(keyframes, boxes)
-            if prompts:
-                size = (video.info.height, video.info.width)
-                with VideoFrameSource(
-                    video, tracker.image_size, watch, overlap=config.overlap
-                ) as frames:
-                    run = tracker.track(frames, prompts, config.tracking)
-                    with _ending(run):
-                        for frame in run:
-                            yield Frame(frame.frame_index, frame.pts_seconds, size, frame.masks)
-                watch.add(run.timings_ms)
-                keyframes = with_objects(keyframes, boxes, places, run.object_ids)
-            elif status == "found":
+            size = (video.info.height, video.info.width)
+            source_frames = VideoFrameSource(
+                video, tracker.image_size, watch, overlap=config.overlap
+            )
+            with source_frames as frames, system.track(found, frames) as run:
+                for frame in run:
+                    yield Frame(frame.frame_index, frame.pts_seconds, size, frame.masks)
+            keyframes = tuple(map(with_objects, keyframes, boxes, run.object_ids))
+            if status == "found" and not any(boxes):
                 status = "absent"
             info = video.info
         yield Finished(
@@ -240,9 +233,10 @@ class Pipeline:
 
     def ground(self, source: Source, keyframes: Sequence[Keyframe]) -> Grounded:
         """Run the grounder alone on keyframes (only frame_index and description are read)."""
-        grounder, watch = _need(self.grounder), Stopwatch()
+        system, watch = DetailSystem(_need(self.grounder), None), Stopwatch()
         with self._open(source, watch) as video:
-            return Grounded(tuple(keyframes), _ground(grounder, video, keyframes, watch))
+            found = system.ground([(k,) for k in keyframes], partial(_images, video, watch))
+        return Grounded(tuple(keyframes), tuple(f.boxes for f in found))
 
     def track(
         self,
@@ -272,8 +266,8 @@ class Pipeline:
             with VideoFrameSource(
                 video, tracker.image_size, watch, overlap=config.overlap
             ) as frames:
-                run = tracker.track(frames, prompts, config.tracking)
-                with _ending(run):
+                system = DetailSystem(None, tracker, config.tracking, watch)
+                with system.track_prompts(prompts, frames) as run:
                     return build_tracks(list(run), labels or {}, size)
 
     def _open(self, source: Source, watch: Stopwatch, parity: Parity = "hf") -> Video:
@@ -281,16 +275,6 @@ class Pipeline:
             video = open_source(source, limits=self.limits)
         video.parity = parity
         return video
-
-
-@contextlib.contextmanager
-def _ending(run: TrackingRun) -> Iterator[None]:
-    """End a run however its loop is left, where the tracker has something to end."""
-    try:
-        yield
-    finally:
-        if (close := getattr(run, "close", None)) is not None:
-            close()
 
 
 def _need(stage: T | None) -> T:
@@ -322,12 +306,7 @@ def _reasoned(reasoning: Reasoning, status: str, keyframes: tuple[Keyframe, ...]
     return Reasoned(reasoning.thinking, reasoning.answer, status, keyframes, reasoning.thinking_cut)
 
 
-def _ground(
-    grounder: Grounder, video: Video, keyframes: Sequence[Keyframe], watch: Stopwatch
-) -> tuple[tuple[GroundedBox, ...], ...]:
-    if not keyframes:
-        return ()
+def _images(video: Video, watch: Stopwatch, indices: Sequence[int]) -> Mapping[int, Image]:
     with watch.stage("decode"):
-        batch = video.fetch([k.frame_index for k in keyframes])
-    with watch.stage("ground"):
-        return tuple(grounder.ground(list(batch.frames), [k.description for k in keyframes]))
+        batch = video.fetch(indices)
+    return dict(zip(batch.frame_indices.tolist(), batch.frames, strict=True))

@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from omni_training.experiment import jobs
 from omni_training.experiment.arm import build_arm, cpu_seconds, last_checkpoint
 from omni_training.experiment.cli import read_settings
 from omni_training.experiment.files import Experiment, read_json, write_json
-from omni_training.experiment.judge import ClipCourt, Judge, open_judge
+from omni_training.experiment.judge import ClipCourt, open_judge
 from omni_training.experiment.page import write_report
 from omni_training.experiment.settings import (
     ARMS,
@@ -279,7 +280,7 @@ def test_equal_questions_are_asked_once() -> None:
             return inner.grounder.ground(images, descriptions)
 
     name = "last:5100000"
-    court = ClipCourt(Judge(Counting(), inner.tracker), name)
+    court = ClipCourt(replace(inner, grounder=Counting()), name)
     text = grs_answer(world_scene(name))
     first = court.score(text)
     assert court.score(text.replace("<think>", "<think> well")) == first

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from omni_training.rewards import keyframes
@@ -288,11 +290,16 @@ def test_masks_of_any_size_and_of_any_object_are_scored(size: tuple[int, int]) -
         def true_masks(self) -> dict[int, np.ndarray]:
             return dict(enumerate(true.any(axis=0)))
 
+    class Run(list[FrameMasks]):
+        object_ids = ((7,),)
+        timings_ms: ClassVar[dict[str, float]] = {}
+
     class SecondObjectOnly:
         def track(self, frames: object, prompts: object, config: object) -> object:
-            for i in range(3):
-                mask = ObjectMask(7, rle_encode(true[1, i]), 1.0)
-                yield FrameMasks(i, float(i), (mask,))
+            return Run(
+                FrameMasks(i, float(i), (ObjectMask(7, rle_encode(true[1, i]), 1.0),))
+                for i in range(3)
+            )
 
     scorer = ClipScorer(lambda name: Clip(), None, SecondObjectOnly())  # type: ignore[arg-type]
     box = tuple(float(v) for v in Clip.truth.boxes_xyxy[1, 1])

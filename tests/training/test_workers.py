@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -76,6 +76,13 @@ def test_true_boxes_earn_everything_and_moved_ones_less() -> None:
     assert 0.8 < reference.box < 1.0
 
 
+class MadeRun(list[FrameMasks]):
+    """A `TrackingRun` whose masks are there from the start."""
+
+    object_ids: ClassVar[list[tuple[int, ...]]] = [(1,)]
+    timings_ms: ClassVar[dict[str, float]] = {}
+
+
 class TrueMaskTracker:
     """A tracker of known quality: the target's own masks, shifted; counts its runs."""
 
@@ -88,12 +95,13 @@ class TrueMaskTracker:
         from omni_sdk.dus.masks import rle_encode
 
         self.runs += 1
-        for frame in frames.forward(0, frames.num_frames):
-            mask = np.zeros((frames.height, frames.width), bool)
-            mask[:, : frames.width // 2] = True
-            yield FrameMasks(
-                frame.frame_index, frame.pts_seconds, (ObjectMask(1, rle_encode(mask), 1.0),)
-            )
+        mask = np.zeros((frames.height, frames.width), bool)
+        mask[:, : frames.width // 2] = True
+        half = (ObjectMask(1, rle_encode(mask), 1.0),)
+        return MadeRun(
+            FrameMasks(frame.frame_index, frame.pts_seconds, half)
+            for frame in frames.forward(0, frames.num_frames)
+        )
 
 
 class CountingGrounder:

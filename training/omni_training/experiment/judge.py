@@ -7,20 +7,22 @@ descriptions) is not asked again, whichever model said it.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from omni_sdk import Pipeline
 from omni_sdk.config import TrackingConfig
 from omni_sdk.demo.clip import ClipTruth, clip_truth
 from omni_sdk.demo.evaluate import ClipScore, score_clip
-from omni_sdk.dus.keyframes import choose_keyframes, make_prompts, with_objects
+from omni_sdk.dus.keyframes import choose_keyframes, labels_of, with_objects
+from omni_sdk.dus.system import Boxes, DetailSystem, Found, in_time_order
 from omni_sdk.dus.tracks import MaskTrack, build_tracks
 from omni_sdk.errors import ModelOutputError
 from omni_sdk.grs.parser import parse_answer
 from omni_sdk.media.frames import VideoInfo
 from omni_sdk.results import Result
-from omni_sdk.stages import Grounder, Keyframe, Tracker
+from omni_sdk.stages import Keyframe
 
 from omni_training.data.world import WorldClip, share_encodings, world_clock, world_scene
 from omni_training.experiment.files import Experiment, read_json, write_json
@@ -29,20 +31,13 @@ from omni_training.experiment.settings import (
     ExperimentError,
     JudgeSettings,
 )
-from omni_training.workers.scorer import ClipScorer
+from omni_training.workers.scorer import ClipScorer, images_of
 
 CACHE_BYTES = 256 << 20
+Tracked = tuple[list[tuple[int, ...]], tuple[MaskTrack, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """A grounder and a tracker."""
-
-    grounder: Grounder
-    tracker: Tracker
-
-
-def open_judge(settings: JudgeSettings) -> Judge:
+def open_judge(settings: JudgeSettings) -> DetailSystem:
     """Load a detail system; one CPU thread, since jobs run side by side.
 
     Raises:
@@ -60,19 +55,22 @@ def open_judge(settings: JudgeSettings) -> Judge:
         )
     if pipeline.grounder is None or pipeline.tracker is None:
         raise ExperimentError(f"{settings.path} lacks a grounder or a tracker; a judge needs both")
-    return Judge(pipeline.grounder, share_encodings(pipeline.tracker, CACHE_BYTES))
+    return DetailSystem(
+        pipeline.grounder,
+        share_encodings(pipeline.tracker, CACHE_BYTES),
+        TrackingConfig(second_looks=settings.second_looks),
+    )
 
 
 def judge_scorer(*, path: str, tracker: str | None, max_clips: int) -> ClipScorer:
     """Make an arm's reward worker (a `workers.factory`)."""
     judge = open_judge(JudgeSettings(path, tracker))
-    side = judge.tracker.image_size
-    return ClipScorer(
-        lambda name: WorldClip(name, size=CLIP_FRAME_SIDE, tracker_size=side),
-        judge.grounder,
-        judge.tracker,
-        max_clips=max_clips,
-    )
+    return ClipScorer(partial(_clip, judge), judge.grounder, judge.tracker, max_clips=max_clips)
+
+
+def _clip(judge: DetailSystem, name: str) -> WorldClip:
+    assert judge.tracker is not None  # `open_judge` saw to it
+    return WorldClip(name, size=CLIP_FRAME_SIDE, tracker_size=judge.tracker.image_size)
 
 
 def judge_shard(experiment: Experiment, judge_name: str, shard: int) -> None:
@@ -105,67 +103,67 @@ class ClipCourt:
         asked: runs of the detail system so far.
     """
 
-    def __init__(self, judge: Judge, clip: str) -> None:
+    def __init__(self, judge: DetailSystem, clip: str) -> None:
         """Render nothing yet; `clip` is a sample's name."""
         self.asked = 0
         self._judge = judge
-        side = judge.tracker.image_size
-        self._clip = WorldClip(clip, size=CLIP_FRAME_SIDE, tracker_size=side)
+        self._clip = _clip(judge, clip)
         self._clock = world_clock()
         size = (CLIP_FRAME_SIDE, CLIP_FRAME_SIDE)
         self._truth: ClipTruth = clip_truth(world_scene(clip), size=size, fps=2.0)
         self._video = VideoInfo(
             clip, *size, self._clock.num_frames, 2.0, self._clock.duration_seconds, has_audio=True
         )
-        self._held: dict[
-            tuple[tuple[int, str], ...], tuple[tuple[Keyframe, ...], tuple[MaskTrack, ...]]
-        ] = {}
+        self._boxes: dict[tuple[int, str], Boxes] = {}
+        self._held: dict[tuple[tuple[int, str], ...], Tracked] = {}
 
     def score(self, text: str) -> ClipScore:
         """Score one completion as `omni_sdk.demo.evaluate` scores results."""
         return score_clip(self.result(text), self._truth)
 
     def result(self, text: str) -> Result:
-        """Return what the pipeline would make of a completion, without second looks."""
+        """Return what the pipeline would make of a completion, with the judge's second looks."""
         try:
             parsed = parse_answer(text, self._clock.duration_seconds)
         except ModelOutputError:
             return Result(self._truth.query, "", text, "unparsed", self._video)
-        keyframes = choose_keyframes(parsed.segments, self._clock, TrackingConfig().max_keyframes)
-        found, tracks = self._detail(keyframes)
+        config = self._judge.config
+        chosen = choose_keyframes(parsed.segments, self._clock, config.max_keyframes)
+        found = in_time_order(
+            self._judge.ground(
+                self._judge.looks(chosen, self._clock), images_of(self._clip), memo=self._boxes
+            )
+        )
+        object_ids, tracks = self._track(found) if found else ([], ())
+        keyframes = tuple(
+            with_objects(f.look, f.boxes, ids) for f, ids in zip(found, object_ids, strict=True)
+        )
         # As in `omni_sdk.pipeline`: moments in which the grounder finds nothing are an absent target.
         status = "found" if tracks else "absent"
         return Result(
-            self._truth.query, parsed.thinking, parsed.answer, status, self._video, found, tracks
+            self._truth.query,
+            parsed.thinking,
+            parsed.answer,
+            status,
+            self._video,
+            keyframes,
+            tracks,
         )
 
-    def _detail(
-        self, keyframes: tuple[Keyframe, ...]
-    ) -> tuple[tuple[Keyframe, ...], tuple[MaskTrack, ...]]:
-        """Ground and track; the keyframes keep their own spans."""
-        if not keyframes:
-            return (), ()
-        key = tuple((k.frame_index, k.description) for k in keyframes)
+    def _track(self, found: list[Found[Keyframe]]) -> Tracked:
+        """Return the object ids of what was found, and the tracks; equal findings are tracked once."""
+        key = tuple((f.look.frame_index, f.look.description) for f in found)
         if key not in self._held:
-            self._held[key] = self._run(keyframes)
-        filled, tracks = self._held[key]
-        own = tuple(replace(k, objects=f.objects) for k, f in zip(keyframes, filled, strict=True))
-        return own, tracks
-
-    def _run(
-        self, keyframes: tuple[Keyframe, ...]
-    ) -> tuple[tuple[Keyframe, ...], tuple[MaskTrack, ...]]:
-        self.asked += 1
-        images = [self._clip.image(k.frame_index) for k in keyframes]
-        boxes = self._judge.grounder.ground(images, [k.description for k in keyframes])
-        prompts, places = make_prompts(keyframes, boxes)
-        if not prompts:
-            return keyframes, ()
-        run = self._judge.tracker.track(self._clip.frames, prompts, TrackingConfig())
-        frames = list(run)
-        filled = with_objects(keyframes, boxes, places, run.object_ids)
-        labels = {o.object_id: o.label for k in filled[::-1] for o in k.objects}
-        return filled, build_tracks(frames, labels, (CLIP_FRAME_SIDE, CLIP_FRAME_SIDE))
+            self.asked += 1
+            with self._judge.track(found, self._clip.frames) as run:
+                frames = list(run)
+            filled = [
+                with_objects(f.look, f.boxes, ids)
+                for f, ids in zip(found, run.object_ids, strict=True)
+            ]
+            size = (CLIP_FRAME_SIDE, CLIP_FRAME_SIDE)
+            self._held[key] = run.object_ids, build_tracks(frames, labels_of(filled), size)
+        return self._held[key]
 
 
 def score_dict(score: ClipScore) -> dict[str, Any]:

@@ -51,10 +51,12 @@ class JudgeSettings:
     Attributes:
         path: bundle (directory or embedded name), or directory of the grounder's checkpoint.
         tracker: directory of the tracker's checkpoint; None: `path` is a bundle and holds one.
+        second_looks: as in `TrackingConfig`, for the scores; the pipeline's default is 2.
     """
 
     path: str = "nano"
     tracker: str | None = None
+    second_looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from omni_sdk.config import TrackingConfig
-from omni_sdk.dus.keyframes import make_prompts
 from omni_sdk.dus.masks import rle_decode
+from omni_sdk.dus.system import Boxes, DetailSystem, Found, Images, in_time_order
 from omni_sdk.errors import DatasetError
-from omni_sdk.stages import FrameSource, GroundedBox, Grounder, Image, Keyframe, Tracker
+from omni_sdk.stages import FrameSource, GroundedBox, Grounder, Image, Tracker
 
 from omni_training.factories import find_factory
 from omni_training.rewards import reference
@@ -22,8 +22,6 @@ from omni_training.rewards.boxes import box_reward
 from omni_training.rewards.jobs import DusScores, GroundingPoint, RewardJob
 from omni_training.rewards.masks import mask_reward
 from omni_training.rewards.truth import ClipTruth
-
-Boxes = tuple[GroundedBox, ...]
 
 
 class RewardClip(Protocol):
@@ -80,9 +78,7 @@ class ClipScorer:
             max_clips: clips held; the least recently used one goes.
         """
         self._load = load
-        self._grounder = grounder
-        self._tracker = tracker
-        self._tracking = tracking or TrackingConfig()
+        self._system = DetailSystem(grounder, tracker, tracking or TrackingConfig())
         self._max_clips = max_clips
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
 
@@ -91,18 +87,18 @@ class ClipScorer:
 
         Raises:
             OmniError: the clip cannot be read, or a stage refuses it.
-            ValueError: the job asks for boxes or masks without a stage that makes them.
+            PromptError: the job asks for boxes or masks without a stage that makes them.
         """
         started = time.perf_counter()
         entry = self._entry(job.sample_id)
-        boxes = self._boxes(entry, job.points)
-        mask = self._mask(entry, job, boxes) if job.masks else None
-        box, mismatch = _box_scores(entry.clip.truth, job, boxes)
+        found = self._found(entry, job.points)
+        mask = self._mask(entry, job, found) if job.masks else None
+        box, mismatch = _box_scores(entry.clip.truth, job, found)
         return DusScores(
             box=box,
             mask=mask,
             mismatch=mismatch,
-            num_boxes=sum(len(b) for b in boxes),
+            num_boxes=sum(len(f.boxes) for f in found),
             seconds=time.perf_counter() - started,
         )
 
@@ -116,69 +112,69 @@ class ClipScorer:
         self._entries.move_to_end(sample_id)
         return entry
 
-    def _boxes(self, entry: _Entry, points: Sequence[GroundingPoint]) -> list[Boxes]:
-        asked = dict.fromkeys(
-            (p.frame_index, p.description) for p in points if p.boxes_xyxy is None
+    def _found(
+        self, entry: _Entry, points: Sequence[GroundingPoint]
+    ) -> list[Found[GroundingPoint]]:
+        asked = [p for p in points if p.boxes_xyxy is None]
+        answers = self._system.ground(
+            [(p,) for p in asked], images_of(entry.clip), memo=entry.boxes
         )
-        missing = [key for key in asked if key not in entry.boxes]
-        if missing:
-            if self._grounder is None:
-                raise ValueError("the job brings no boxes and this worker has no grounder")
-            images = [entry.clip.image(frame) for frame, _ in missing]
-            found = self._grounder.ground(images, [text for _, text in missing])
-            entry.boxes |= dict(zip(missing, found, strict=True))
-        return [
-            entry.boxes[p.frame_index, p.description]
-            if p.boxes_xyxy is None
-            else tuple(GroundedBox(np.array(b, np.float32), p.description) for b in p.boxes_xyxy)
-            for p in points
-        ]
+        found = iter(answers)
+        return [next(found) if p.boxes_xyxy is None else Found(p, _given(p)) for p in points]
 
-    def _mask(self, entry: _Entry, job: RewardJob, boxes: list[Boxes]) -> float:
-        key = (job.preset, *_mask_key(job.points, boxes))
+    def _mask(self, entry: _Entry, job: RewardJob, found: list[Found[GroundingPoint]]) -> float:
+        key = (job.preset, *_mask_key(found))
         if key not in entry.masks:
-            entry.masks[key] = self._propagate(entry.clip, job, boxes)
+            entry.masks[key] = self._propagate(entry.clip, job, found)
         return entry.masks[key]
 
-    def _propagate(self, clip: RewardClip, job: RewardJob, boxes: list[Boxes]) -> float:
-        keyframes = [Keyframe(0.0, 0.0, p.frame_index, 0.0, p.description) for p in job.points]
-        order = np.argsort([k.frame_index for k in keyframes], kind="stable")
-        prompts, _ = make_prompts([keyframes[i] for i in order], [boxes[i] for i in order])
-        found: dict[int, NDArray[np.bool_]] = {}
-        if prompts:
-            if self._tracker is None:
-                raise ValueError("the job asks for masks and this worker has no tracker")
-            size = (clip.frames.height, clip.frames.width)
-            for frame in self._tracker.track(clip.frames, prompts, self._tracking):
+    def _propagate(
+        self, clip: RewardClip, job: RewardJob, found: list[Found[GroundingPoint]]
+    ) -> float:
+        size = (clip.frames.height, clip.frames.width)
+        union: dict[int, NDArray[np.bool_]] = {}
+        with self._system.track(in_time_order(found), clip.frames) as run:
+            for frame in run:
                 masks = [rle_decode(m.counts, size).astype(bool) for m in frame.masks]
-                found[frame.frame_index] = np.logical_or.reduce(masks or [np.zeros(size, bool)])
+                union[frame.frame_index] = np.logical_or.reduce(masks or [np.zeros(size, bool)])
         true = clip.true_masks()
         if not true:
             raise DatasetError(f"sample {job.sample_id!r} has no annotated frame")
-        pairs = [(found.get(i, np.zeros_like(mask)), mask) for i, mask in sorted(true.items())]
+        pairs = [(union.get(i, np.zeros_like(mask)), mask) for i, mask in sorted(true.items())]
         return reference.mask_j(pairs) if job.preset == "reference" else mask_reward(pairs)
 
 
-def _mask_key(points: Sequence[GroundingPoint], boxes: list[Boxes]) -> list[tuple[Any, ...]]:
+def images_of(clip: RewardClip) -> Images:
+    """Return what gives a grounder the frames of a clip."""
+    return lambda frames: {frame: clip.image(frame) for frame in frames}
+
+
+def _given(point: GroundingPoint) -> Boxes:
+    boxes = [np.array(b, np.float32) for b in point.boxes_xyxy or ()]
+    return tuple(GroundedBox(box, point.description) for box in boxes)
+
+
+def _mask_key(found: list[Found[GroundingPoint]]) -> list[tuple[Any, ...]]:
     return sorted(
-        (p.frame_index, *(tuple(float(v) for v in b.box_xyxy) for b in found))
-        for p, found in zip(points, boxes, strict=True)
+        (f.look.frame_index, *(tuple(float(v) for v in b.box_xyxy) for b in f.boxes)) for f in found
     )
 
 
-def _box_scores(truth: ClipTruth, job: RewardJob, boxes: list[Boxes]) -> tuple[float, float]:
+def _box_scores(
+    truth: ClipTruth, job: RewardJob, found: list[Found[GroundingPoint]]
+) -> tuple[float, float]:
     """Return (R_A or avg_iou, mismatch)."""
-    found = [np.array([b.box_xyxy for b in row], np.float32).reshape(-1, 4) for row in boxes]
-    samples = [p.sample for p in job.points]
+    boxes = [np.array([b.box_xyxy for b in f.boxes], np.float32).reshape(-1, 4) for f in found]
+    samples = [f.look.sample for f in found]
     if any(not 0 <= s < truth.num_frames for s in samples):
         raise DatasetError(
             f"sample {job.sample_id!r} has {truth.num_frames} frames, the job names {samples}"
         )
     if job.preset == "reference":
         # The published boxes include their last pixel; the grounder's numbers are compared as they are.
-        return reference.box_terms(found, reference.true_inclusive(truth, samples))
+        return reference.box_terms(boxes, reference.true_inclusive(truth, samples))
     true = [truth.boxes_at(s) for s in samples]
-    return box_reward(found, true, absent=truth.absent), 0.0
+    return box_reward(boxes, true, absent=truth.absent), 0.0
 
 
 def build_scorer(factory: str, options: dict[str, Any]) -> ClipScorer:
