@@ -17,6 +17,7 @@ from pathlib import Path
 
 from omni_sdk.errors import DatasetError
 from omni_sdk.utils import schema
+from omni_sdk.utils.files import write_json
 
 BENCH_SCHEMA_VERSION = 2
 STAGES = (
@@ -213,7 +214,7 @@ def quantiles(values: Sequence[float]) -> Quantiles:
 
 def write_report(report: BenchReport, path: Path) -> None:
     """Write a report as JSON."""
-    path.write_text(json.dumps(schema.to_dict(report), indent=1) + "\n", encoding="utf-8")
+    write_json(path, schema.to_dict(report))
 
 
 def read_report(path: Path) -> BenchReport:

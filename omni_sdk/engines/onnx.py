@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.bundle.manifest import GraphSpec, TensorSpec
-from omni_sdk.engines.gate import cache_directory
 from omni_sdk.engines.graph_check import check_graph
 from omni_sdk.engines.inputs import check_inputs
 from omni_sdk.engines.onnx_binding import FixedBuffers, OnnxLinks
@@ -27,6 +26,7 @@ from omni_sdk.engines.onnx_options import (
     without_capture,
 )
 from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
+from omni_sdk.utils.files import cache_folder
 
 try:
     import onnxruntime as ort
@@ -278,7 +278,7 @@ class OnnxLoader:
 
 def engine_directory() -> Path:
     """Return the directory of engines that TensorRT's execution provider builds."""
-    return cache_directory() / "ort-tensorrt"
+    return cache_folder("ort-tensorrt")
 
 
 def _open(model: str | bytes, options: Any, providers: Providers) -> Any:
