@@ -22,6 +22,6 @@ def add_golden(bundle: Bundle, graph: str, engine: Engine) -> tuple[GraphSpec, A
         The graph's entry with the file's name (to be listed among the manifest's files), and the outputs.
     """
     file = f"golden/{graph}.npz"
-    outputs = golden_outputs(engine, golden_inputs(bundle, graph))
+    outputs = golden_outputs(engine.run, golden_inputs(bundle, graph))
     write_golden(bundle.directory / file, outputs)
     return replace(bundle.graph(graph), golden=file), outputs

@@ -143,7 +143,7 @@ def _add_to_graph(
             continue
         work.put_variant(graph, name, variant)
         other = work.bundle.with_variants(name)
-        found = golden_outputs(loader.load(other, graph), golden_inputs(other, graph))
+        found = golden_outputs(loader.load(other, graph).run, golden_inputs(other, graph))
         golden = f"golden/{graph}_{name}.npz"
         write_golden(work.directory / golden, found)
         work.put_variant(graph, name, replace(variant, golden=golden))

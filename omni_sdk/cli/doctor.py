@@ -152,9 +152,9 @@ def _run_once(loader: EngineLoader, bundle: Bundle) -> tuple[Arrays, float]:
     from omni_sdk.graphs.golden import golden_inputs, golden_outputs
 
     engine, calls = loader.load(bundle, GRAPH), golden_inputs(bundle, GRAPH)
-    golden_outputs(engine, calls)
+    golden_outputs(engine.run, calls)
     started = time.perf_counter()
-    outputs = golden_outputs(engine, calls)
+    outputs = golden_outputs(engine.run, calls)
     return outputs, (time.perf_counter() - started) * 1e3
 
 

@@ -84,7 +84,7 @@ class GatedLoader:
             return engine
         reference = read_golden(bundle.path(spec.golden))
         error, output = golden_error(
-            golden_outputs(engine, golden_inputs(bundle, graph)), reference
+            golden_outputs(engine.run, golden_inputs(bundle, graph)), reference
         )
         if not error <= spec.golden_tolerance:
             raise ParityError(
