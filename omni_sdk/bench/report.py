@@ -163,6 +163,7 @@ class EnvironmentReport:
         threads: OMP_NUM_THREADS, or None where it is not set.
         versions: of Python and the libraries in use.
         time: of the start, UTC.
+        native: whether the native kernels are in use, see `omni_sdk.native.state`.
     """
 
     machine: str
@@ -175,6 +176,7 @@ class EnvironmentReport:
     threads: str | None
     versions: dict[str, str]
     time: str
+    native: str = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"omni-sdk {omni_sdk.__version__}, Python {platform.python_version()}, {platform.platform()}"
     )
     print(f"packages: {', '.join(found)}")
-    kernels = (
-        "built" if native.available() else "absent (numpy references are used: slower, same bytes)"
-    )
-    print(f"native kernels: {kernels}")
+    fallback = "" if native.available() else " (numpy references are used: slower, same bytes)"
+    print(f"native kernels: {native.state()}{fallback}")
     print(f"device: {describe_device()}")
     rows = check_engines()
     short = [(*row[:2], row[2].partition(":")[0], *row[3:]) for row in rows]
