@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -21,9 +20,8 @@ from omni_sdk.errors import BundleError
 from omni_sdk.hf.checkpoint import HUB_FILES, license_of, open_thinker
 from omni_sdk.utils.schema import from_dict
 
+from omni_export.draft import check_parity, new_bundle
 from omni_export.onnx_export import check_operators
-from omni_export.placing import check_target, move_into_place
-from omni_export.row_check import check_parity
 from omni_export.thinker_export import export_thinker
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -81,11 +79,7 @@ def export_bundle(
     name = options.name or out.resolve().name.lower()
     if not _NAME.fullmatch(name):
         raise BundleError(f"{name!r} is no bundle name; expected e.g. 'my-model', pass a name")
-    check_target(out, force=options.force)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        directory = Path(temporary) / "bundle"
-        directory.mkdir()
+    with new_bundle(out, force=options.force) as directory:
         draft = Manifest(
             schema_version=SCHEMA_VERSION,
             name=name,
@@ -102,10 +96,7 @@ def export_bundle(
             draft = _add_tracker(draft, directory, options, progress)
         licenses = sorted({source.license for source in draft.sources.values()})
         progress("writing the manifest")
-        manifest = write_manifest(directory, replace(draft, license=" AND ".join(licenses)))
-        Bundle.open(directory)
-        move_into_place(directory, out, Path(temporary) / "replaced")
-    return manifest
+        return write_manifest(directory, replace(draft, license=" AND ".join(licenses)))
 
 
 def validate_bundle(directory: Path) -> Bundle:

@@ -104,8 +104,7 @@ def _declare_tensorrt(parser: argparse.ArgumentParser) -> None:
 
 def _tensorrt(arguments: argparse.Namespace) -> int:
     from omni_sdk.bundle.bundle import Bundle
-    from omni_sdk.engines.gate import cache_directory
-    from omni_sdk.engines.plans import BuildFlags, PlanCache, timing_cache_path
+    from omni_sdk.engines.plans import BuildFlags, PlanCache, plan_directory, timing_cache_path
     from omni_sdk.graphs.profiles import ShapeLimits
 
     from omni_export.tensorrt_build import build_plans, plan_requests, trtexec_line
@@ -119,7 +118,7 @@ def _tensorrt(arguments: argparse.Namespace) -> int:
         return 2
     bundle = Bundle.open(arguments.bundle).with_variants(*arguments.variant)
     requests = plan_requests(bundle, arguments.graph, limits, flags)
-    directory = arguments.cache or cache_directory() / "plans"
+    directory = arguments.cache or plan_directory()
     if arguments.print_only:
         for request in requests:
             plan = directory / f"{request.onnx.stem}.plan"

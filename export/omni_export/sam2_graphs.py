@@ -34,8 +34,8 @@ from omni_sdk.hf.tracker import MODULES, no_memory_embedding
 from transformers import Sam2VideoModel
 
 from omni_export.constants import share_constants, store_exact_halves
-from omni_export.golden_files import add_golden
-from omni_export.sam2_parity import check_parity
+from omni_export.draft import add_golden
+from omni_export.sam2_parity import tracker_parity
 
 OPSET = 18
 _EXAMPLE = {"N": 2, "T": 3, "P": 4, "K": 2}
@@ -65,7 +65,7 @@ def export_tracker(
     files = {f: file_spec(out_dir / f) for f in _files(spec, graphs)}
     manifest = Manifest(SCHEMA_VERSION, "parity", "0", "", "", {}, files, graphs, dus=spec)
     bundle = Bundle(out_dir, manifest)
-    rows = check_parity(model, Sam2Graphs.open(loader, bundle))
+    rows = tracker_parity(model, Sam2Graphs.open(loader, bundle))
     graphs = {name: add_golden(bundle, name, loader.load(bundle, name))[0] for name in graphs}
     return spec, graphs, rows
 

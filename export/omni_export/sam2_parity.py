@@ -22,7 +22,7 @@ from transformers.models.sam2_video.modeling_sam2_video import (
 )
 
 from omni_export.clips import ArrayFrameSource, moving_square
-from omni_export.row_check import check_parity as check_rows
+from omni_export.draft import check_parity
 
 REFERENCE = "transformers Sam2VideoModel"
 GRAPH_TOLERANCE = 1e-3
@@ -94,7 +94,7 @@ def session_track(
     return found
 
 
-def check_parity(model: Sam2VideoModel, graphs: Sam2Graphs) -> list[ParityRow]:
+def tracker_parity(model: Sam2VideoModel, graphs: Sam2Graphs) -> list[ParityRow]:
     """Compare the four graphs and a tracked clip with transformers.
 
     Raises:
@@ -111,7 +111,7 @@ def check_parity(model: Sam2VideoModel, graphs: Sam2Graphs) -> list[ParityRow]:
             _memory_row(model, graphs, features, rng),
             _clip_row(model, graphs, clip, boxes),
         ]
-    check_rows(rows)
+    check_parity(rows)
     return rows
 
 

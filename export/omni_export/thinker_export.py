@@ -17,8 +17,8 @@ from omni_sdk.engines.base import Engine, EngineLoader
 from omni_sdk.grs.embedding import EMBED
 from omni_sdk.hf.checkpoint import ThinkerCheckpoint
 
+from omni_export.draft import add_golden
 from omni_export.embedding_table import split_embedding
-from omni_export.golden_files import add_golden
 from omni_export.onnx_export import export_graph
 from omni_export.parity import Check, graph_check, graph_row, open_graph, token_rows
 from omni_export.thinker_graphs import thinker_plans

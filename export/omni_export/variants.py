@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +16,9 @@ from omni_sdk.graphs.golden import golden_error, golden_inputs, golden_outputs, 
 
 from omni_export.calibration import QUESTION, Calibration, clip_row, record
 from omni_export.constants import EXTERNAL_DATA_BYTES
+from omni_export.draft import add_golden, check_parity, new_bundle
 from omni_export.fused_attention import NothingToFuseError
-from omni_export.golden_files import add_golden
-from omni_export.placing import check_target, move_into_place
 from omni_export.precision import PRECISIONS, Precision, cache_dtype, expand_halves, weight_bytes
-from omni_export.row_check import check_parity
 from omni_export.variant_quality import token_row, track_row
 
 REFERENCE = "the float32 graph, ONNX Runtime, CPU"
@@ -64,11 +61,9 @@ def add_variants(
     if not names:
         raise BundleError(f"no variant named; known: {sorted(PRECISIONS)}")
     bundle = Bundle.open(source)
-    check_target(out, force=force)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        directory = Path(temporary) / "bundle"
-        shutil.copytree(source, directory, ignore=shutil.ignore_patterns(MANIFEST))
+    with new_bundle(out, force=force) as directory:
+        ignore = shutil.ignore_patterns(MANIFEST)
+        shutil.copytree(source, directory, ignore=ignore, dirs_exist_ok=True)
         work = _Work(directory, bundle.manifest)
         loader = OnnxLoader("cpu")
         if clips:
@@ -83,12 +78,9 @@ def add_variants(
             work.rows += rows
         made = {f"@{name}" for name in names}
         kept = [r for r in bundle.manifest.parity if not any(m in r.subject for m in made)]
-        manifest = write_manifest(
+        return write_manifest(
             directory, replace(work.manifest, parity=(*kept, *work.rows), files={})
         )
-        Bundle.open(directory)
-        move_into_place(directory, out, Path(temporary) / "replaced")
-    return manifest
 
 
 class _Work:
@@ -143,7 +135,7 @@ def _add_to_graph(
             continue
         work.put_variant(graph, name, variant)
         other = work.bundle.with_variants(name)
-        found = golden_outputs(loader.load(other, graph), golden_inputs(other, graph))
+        found = golden_outputs(loader.load(other, graph).run, golden_inputs(other, graph))
         golden = f"golden/{graph}_{name}.npz"
         write_golden(work.directory / golden, found)
         work.put_variant(graph, name, replace(variant, golden=golden))

@@ -91,6 +91,7 @@ def _differences(a: BenchReport, b: BenchReport) -> list[str]:
         "system": (a.environment.system, b.environment.system),
         "clocks": (a.environment.clocks, b.environment.clocks),
         "device": (a.environment.device, b.environment.device),
+        "native kernels": (a.environment.native, b.environment.native),
         "versions": (a.environment.versions, b.environment.versions),
     }
     return [f"{name}: {x} / {y}" for name, (x, y) in pairs.items() if x != y]

@@ -8,6 +8,7 @@ import platform
 import time
 from pathlib import Path
 
+from omni_sdk import native
 from omni_sdk._version import __version__
 from omni_sdk.bench.report import EnvironmentReport
 from omni_sdk.utils.devices import nvidia_device, tool_output
@@ -32,6 +33,7 @@ def environment(device: str) -> EnvironmentReport:
         threads=os.environ.get("OMP_NUM_THREADS"),
         versions=_versions(),
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        native=native.state(),
     )
 
 

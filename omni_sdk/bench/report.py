@@ -17,6 +17,7 @@ from pathlib import Path
 
 from omni_sdk.errors import DatasetError
 from omni_sdk.utils import schema
+from omni_sdk.utils.files import write_json
 
 BENCH_SCHEMA_VERSION = 2
 STAGES = (
@@ -162,6 +163,7 @@ class EnvironmentReport:
         threads: OMP_NUM_THREADS, or None where it is not set.
         versions: of Python and the libraries in use.
         time: of the start, UTC.
+        native: whether the native kernels are in use, see `omni_sdk.native.state`.
     """
 
     machine: str
@@ -174,6 +176,7 @@ class EnvironmentReport:
     threads: str | None
     versions: dict[str, str]
     time: str
+    native: str = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,7 @@ def quantiles(values: Sequence[float]) -> Quantiles:
 
 def write_report(report: BenchReport, path: Path) -> None:
     """Write a report as JSON."""
-    path.write_text(json.dumps(schema.to_dict(report), indent=1) + "\n", encoding="utf-8")
+    write_json(path, schema.to_dict(report))
 
 
 def read_report(path: Path) -> BenchReport:

@@ -19,7 +19,7 @@ def report_text(report: BenchReport) -> str:
         + (f", variants {', '.join(model.variants)}" if model.variants else ""),
         f"{device}; {environment.cpus} CPUs, threads {environment.threads or 'not set'}, "
         f"load {load}, {_pairs(environment.clocks) or 'clocks not readable'}",
-        _pairs(environment.versions),
+        f"{_pairs(environment.versions)}; native kernels {environment.native}",
         f"memory: {_mb(memory.host_loaded_mb)} once loaded, {_mb(memory.host_peak_mb)} at the peak; "
         f"device {_mb(memory.device_peak_mb)}; energy per call "
         + ("not reported" if memory.energy_joules is None else f"{memory.energy_joules:.1f} J"),

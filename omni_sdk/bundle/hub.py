@@ -10,16 +10,10 @@ from pathlib import Path
 
 from omni_sdk.bundle.bundle import MANIFEST, embedded
 from omni_sdk.errors import BackendUnavailableError, BundleError
+from omni_sdk.utils.files import cache_folder
 
 HUB_EXTRAS = (".gitattributes", ".gitignore", "README.md", "LICENSE")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-def cache_directory() -> Path:
-    """Return where downloads and engines are kept: OMNI_SDK_CACHE, else the user's cache."""
-    if chosen := os.environ.get("OMNI_SDK_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omni_sdk"
 
 
 def resolve(
@@ -58,7 +52,7 @@ def resolve(
             f"{name!r} is a hub id and huggingface_hub is not installed: pip install huggingface_hub"
         ) from e
     # Real files under local_dir: the hub's own cache is made of symbolic links, which bundles refuse.
-    target = cache_directory() / "models" / name.replace("/", "--") / (revision or "main")
+    target = cache_folder("models") / name.replace("/", "--") / (revision or "main")
     offline = local_files_only or os.environ.get("OMNI_SDK_OFFLINE") == "1"
     if offline and target.is_dir():
         return target

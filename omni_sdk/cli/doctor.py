@@ -45,10 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"omni-sdk {omni_sdk.__version__}, Python {platform.python_version()}, {platform.platform()}"
     )
     print(f"packages: {', '.join(found)}")
-    kernels = (
-        "built" if native.available() else "absent (numpy references are used: slower, same bytes)"
-    )
-    print(f"native kernels: {kernels}")
+    fallback = "" if native.available() else " (numpy references are used: slower, same bytes)"
+    print(f"native kernels: {native.state()}{fallback}")
     print(f"device: {describe_device()}")
     rows = check_engines()
     short = [(*row[:2], row[2].partition(":")[0], *row[3:]) for row in rows]
@@ -152,9 +150,9 @@ def _run_once(loader: EngineLoader, bundle: Bundle) -> tuple[Arrays, float]:
     from omni_sdk.graphs.golden import golden_inputs, golden_outputs
 
     engine, calls = loader.load(bundle, GRAPH), golden_inputs(bundle, GRAPH)
-    golden_outputs(engine, calls)
+    golden_outputs(engine.run, calls)
     started = time.perf_counter()
-    outputs = golden_outputs(engine, calls)
+    outputs = golden_outputs(engine.run, calls)
     return outputs, (time.perf_counter() - started) * 1e3
 
 

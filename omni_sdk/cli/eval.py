@@ -243,8 +243,8 @@ def _score(arguments: argparse.Namespace) -> int:
 def _score_davis(arguments: argparse.Namespace) -> int:
     from omni_sdk.errors import DatasetError
     from omni_sdk.evaluation.davis import davis_table, score_davis
-    from omni_sdk.evaluation.runner import write_json
     from omni_sdk.metrics.davis_tracks import summarise
+    from omni_sdk.utils.files import write_json
     from omni_sdk.utils.schema import to_dict
 
     if arguments.html is not None or arguments.limit is not None:
@@ -261,7 +261,7 @@ def _score_davis(arguments: argparse.Namespace) -> int:
     except ValueError as e:
         raise e if isinstance(e, DatasetError) else DatasetError(str(e)) from e
     if arguments.json is not None:
-        write_json(arguments.json, to_dict(summary))
+        write_json(arguments.json, to_dict(summary), allow_nan=True)
     print(table(*davis_table(summary)))
     return 0
 

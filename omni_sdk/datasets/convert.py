@@ -19,6 +19,7 @@ from typing import Any
 
 from omni_sdk.datasets.masks import rle_size
 from omni_sdk.errors import DatasetError
+from omni_sdk.utils.files import atomic_file
 
 MAX_PICKLE_BYTES = 4 << 30
 _MARK = object()
@@ -59,19 +60,15 @@ def convert_mask_dict(
         raise DatasetError(f"{path}: expected a dict of masks, got {type(table).__name__}")
     # A list that is referred to many times would multiply on writing.
     budget = 4 * size + 1024
-    partial = output.with_name(output.name + ".partial")
     try:
-        with partial.open("w", encoding="ascii") as file:
+        with atomic_file(output) as file:
             for text in _json_parts(table, str(path)):
                 budget -= len(text)
                 if budget < 0:
                     raise DatasetError(f"{path}: its masks are far larger than the file itself")
-                file.write(text)
-        partial.replace(output)
+                file.write(text.encode("ascii"))
     except OSError as e:
         raise DatasetError(f"{output}: cannot be written: {e.strerror or e}") from e
-    finally:
-        partial.unlink(missing_ok=True)
     return len(table)
 
 

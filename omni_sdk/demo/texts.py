@@ -12,17 +12,12 @@ from omni_sdk.demo import facts
 from omni_sdk.demo.facts import deciding_word
 from omni_sdk.demo.objects import Scene, SceneObject
 from omni_sdk.demo.world import DIGEST, STEP_SECONDS
+from omni_sdk.utils.text import format_time
 
 __all__ = [
     "deciding_word", "describe", "digest", "format_time", "grounder_answer", "grounder_query",
     "grs_answer", "json_answer", "listing", "lookup", "target_description", "thinking",
 ]  # fmt: skip
-
-
-def format_time(seconds: float) -> str:
-    """Return a time as "mm:ss.ff", hundredths of a second; a multiple of 0.5 s comes back exactly."""
-    whole = int(seconds)
-    return f"{whole // 60:02d}:{whole % 60:02d}.{round((seconds - whole) * 100):02d}"
 
 
 def describe(name: str) -> str:

@@ -10,17 +10,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import json
 import logging
-import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omni_sdk.errors import ParityError
 from omni_sdk.graphs.golden import golden_error, golden_inputs, golden_outputs, read_golden
 from omni_sdk.utils.devices import nvidia_device
+from omni_sdk.utils.files import cache_folder, write_json
 
 if TYPE_CHECKING:
     from omni_sdk.bundle.bundle import Bundle
@@ -29,12 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LIBRARIES = {"onnx": ("onnxruntime", "onnxruntime-gpu"), "tensorrt": ("tensorrt",)}
-
-
-def cache_directory() -> Path:
-    """Return the directory for what this machine may keep: OMNI_SDK_CACHE, or ~/.cache/omni-sdk."""
-    root = os.environ.get("OMNI_SDK_CACHE")
-    return Path(root) if root else Path.home() / ".cache" / "omni-sdk"
 
 
 class GatedLoader:
@@ -51,7 +43,7 @@ class GatedLoader:
     ) -> None:
         self._loader = loader
         self._skip = skip
-        self._directory = directory or cache_directory() / "parity"
+        self._directory = directory or cache_folder("parity")
 
     @property
     def backend(self) -> str:
@@ -92,7 +84,7 @@ class GatedLoader:
             return engine
         reference = read_golden(bundle.path(spec.golden))
         error, output = golden_error(
-            golden_outputs(engine, golden_inputs(bundle, graph)), reference
+            golden_outputs(engine.run, golden_inputs(bundle, graph)), reference
         )
         if not error <= spec.golden_tolerance:
             raise ParityError(
@@ -126,8 +118,6 @@ def _remember(path: Path, values: dict[str, object]) -> None:
     """Write a pass; a directory that cannot be written only costs the check next time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(values, file)
-        Path(file.name).replace(path)
+        write_json(path, values)
     except OSError as e:
         logger.info("%s: not remembered (%s)", path, e)

@@ -1,75 +1,36 @@
-"""ONNX Runtime: the only module that imports it."""
+"""Graphs of a bundle on ONNX Runtime."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.bundle.manifest import GraphSpec, TensorSpec
-from omni_sdk.engines.gate import cache_directory
 from omni_sdk.engines.graph_check import check_graph
 from omni_sdk.engines.inputs import check_inputs
 from omni_sdk.engines.onnx_binding import FixedBuffers, OnnxLinks
+from omni_sdk.engines.onnx_graph import ORT_ERRORS, OnnxGraph, memory_advice, ort
 from omni_sdk.engines.onnx_options import (
     CUDA,
-    TENSORRT,
     Providers,
     device_of,
     graph_providers,
     provider_list,
     without_capture,
 )
-from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError
-
-try:
-    import onnxruntime as ort
-    from onnxruntime.capi.onnxruntime_pybind11_state import (
-        EPFail,
-        Fail,
-        InvalidArgument,
-        InvalidGraph,
-        InvalidProtobuf,
-        NoSuchFile,
-        NotImplemented,
-        RuntimeException,
-    )
-except ImportError as e:
-    raise BackendUnavailableError(
-        "the onnx backend needs onnxruntime: pip install 'omni-sdk[onnx]' (or 'omni-sdk[onnx-gpu]' "
-        f"for NVIDIA GPUs; not both): {e}"
-    ) from e
+from omni_sdk.errors import BundleError, EngineError
+from omni_sdk.utils.files import cache_folder
 
 if TYPE_CHECKING:
     from omni_sdk.bundle.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
-# onnxruntime has no common base for what it raises; shape errors come as any of these.
-_ORT_ERRORS = (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    NotImplemented,
-    RuntimeException,
-    RuntimeError,
-    ValueError,
-)
-_MEMORY_SIGNS = (
-    "out of memory",
-    "failed to allocate memory",
-    "cuda_error_out_of_memory",
-    "bfcarena",
-)
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -87,8 +48,8 @@ def available_providers() -> list[str]:
     return list(ort.get_available_providers())
 
 
-class OnnxEngine:
-    """One graph in an onnxruntime session.
+class OnnxEngine(OnnxGraph):
+    """One graph in an onnxruntime session, as an engine.
 
     Args:
         session: an open session.
@@ -98,72 +59,12 @@ class OnnxEngine:
     """
 
     def __init__(self, session: Any, name: str, spec: GraphSpec, *, captured: bool = False) -> None:
-        self._session = session
-        self._name = name
-        self._spec = spec
-        self._inputs = {t.name: t for t in spec.inputs}
-        self._outputs = [t.name for t in spec.outputs]
+        super().__init__(session, name, spec)
         self._fixed = FixedBuffers(self) if captured else None
-
-    @property
-    def session(self) -> Any:
-        """The onnxruntime session, for callers that bind device memory themselves."""
-        return self._session
-
-    @property
-    def name(self) -> str:
-        """The graph's name."""
-        return self._name
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The inputs' entries in the manifest."""
-        return self._spec.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """The outputs' entries in the manifest."""
-        return self._spec.outputs
-
-    @property
-    def output_names(self) -> list[str]:
-        """Names of the outputs, in order."""
-        return self._outputs
-
-    def output_device(self) -> tuple[str, int]:
-        """Return onnxruntime's name and index of the device that the session's first provider uses."""
-        provider = self._session.get_providers()[0]
-        if provider not in (CUDA, TENSORRT):
-            return ("cpu", 0)
-        options = self._session.get_provider_options().get(provider, {})
-        return ("cuda", int(options.get("device_id", 0)))
 
     def linked(self, links: Mapping[str, str], first: Mapping[str, NDArray[Any]]) -> OnnxLinks:
         """Start a row of calls; see `omni_sdk.engines.linked.start_linked`."""
         return OnnxLinks(self, links, first)
-
-    def allocate(self, spec: TensorSpec) -> Any:
-        """Return an OrtValue for a tensor of fixed shape, where the session runs."""
-        shape, device = list(spec.axes), self.output_device()
-        return ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(spec.dtype), *device)
-
-    @contextlib.contextmanager
-    def failures(self, inputs: Mapping[str, NDArray[Any]]) -> Iterator[None]:
-        """Turn what onnxruntime raises within into an EngineError that names the inputs' shapes."""
-        try:
-            yield
-        except _ORT_ERRORS as e:
-            shapes = {name: value.shape for name, value in inputs.items()}
-            message = f"{self._name}: onnxruntime failed on {shapes}: {e}"
-            raise EngineError(message + _memory_advice(str(e))) from e
-
-    def check(self, inputs: Mapping[str, NDArray[Any]], held: Collection[str]) -> None:
-        """Hold inputs against the manifest; `held` are inputs that the engine holds itself.
-
-        Raises:
-            EngineError: something does not fit.
-        """
-        check_inputs(self._name, {n: t for n, t in self._inputs.items() if n not in held}, inputs)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph once; see `omni_sdk.engines.base.Engine.run`."""
@@ -252,14 +153,14 @@ class OnnxLoader:
         providers, captured = graph_providers(self._providers, bundle, graph, engine_directory())
         try:
             session = _open(model, options, providers)
-        except _ORT_ERRORS as e:
+        except ORT_ERRORS as e:
             if not captured:
                 raise _refusal(graph, path, e) from e
             logger.warning("%s: not captured as a CUDA graph: %s", graph, e)
             captured = False
             try:
                 session = _open(model, options, without_capture(providers))
-            except _ORT_ERRORS as again:
+            except ORT_ERRORS as again:
                 raise _refusal(graph, path, again) from again
         _check_signature(session.get_inputs(), spec.inputs, graph, "inputs")
         _check_signature(session.get_outputs(), spec.outputs, graph, "outputs")
@@ -278,7 +179,7 @@ class OnnxLoader:
 
 def engine_directory() -> Path:
     """Return the directory of engines that TensorRT's execution provider builds."""
-    return cache_directory() / "ort-tensorrt"
+    return cache_folder("ort-tensorrt")
 
 
 def _open(model: str | bytes, options: Any, providers: Providers) -> Any:
@@ -292,17 +193,7 @@ def _open(model: str | bytes, options: Any, providers: Providers) -> Any:
 
 def _refusal(graph: str, path: Path, error: Exception) -> EngineError:
     text = f"{graph}: onnxruntime refuses {path}: {error}"
-    return EngineError(text + _memory_advice(str(error)))
-
-
-def _memory_advice(text: str) -> str:
-    """Return what to do where onnxruntime's message tells of missing memory."""
-    if not any(sign in text.lower() for sign in _MEMORY_SIGNS):
-        return ""
-    return (
-        "; the device has too little free memory: pass memory_budget='auto', or choose a smaller "
-        "variant, fewer frames or fewer objects"
-    )
+    return EngineError(text + memory_advice(str(error)))
 
 
 def _driver_advice(device: str) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from omni_sdk.engines.onnx import OnnxEngine
+from omni_sdk.engines.onnx_graph import OnnxGraph
 
 
 class OnnxLinks:
@@ -21,30 +20,30 @@ class OnnxLinks:
     """
 
     def __init__(
-        self, engine: OnnxEngine, links: Mapping[str, str], first: Mapping[str, NDArray[Any]]
+        self, graph: OnnxGraph, links: Mapping[str, str], first: Mapping[str, NDArray[Any]]
     ) -> None:
-        self._engine = engine
+        self._graph = graph
         self._links = dict(links)
         self._first: dict[str, NDArray[Any]] | None = dict(first)
         self._held: dict[str, Any] = {}
-        self._device = engine.output_device()
+        self._device = graph.output_device()
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph once; see `omni_sdk.engines.linked.LinkedRun.run`."""
-        engine = self._engine
+        graph = self._graph
         first = self._first or {}
-        engine.check({**inputs, **first}, held=self._held.keys())
-        with engine.failures(inputs):
-            binding = engine.session.io_binding()
+        graph.check({**inputs, **first}, held=self._held.keys())
+        with graph.failures(inputs):
+            binding = graph.session.io_binding()
             for name, value in {**inputs, **first}.items():
                 binding.bind_cpu_input(name, np.ascontiguousarray(value))
             for name, value in self._held.items():
                 binding.bind_ortvalue_input(name, value)
-            for name in engine.output_names:
+            for name in graph.output_names:
                 device = self._device if name in self._links else ("cpu", 0)
                 binding.bind_output(name, *device)
-            engine.session.run_with_iobinding(binding)
-        found = dict(zip(engine.output_names, binding.get_outputs(), strict=True))
+            graph.session.run_with_iobinding(binding)
+        found = dict(zip(graph.output_names, binding.get_outputs(), strict=True))
         self._held = {target: found.pop(source) for source, target in self._links.items()}
         self._first = None
         return {name: value.numpy() for name, value in found.items()}
@@ -57,14 +56,14 @@ class FixedBuffers:
     Calls take turns.
 
     Args:
-        engine: whose graph has no dynamic axis.
+        graph: without a dynamic axis.
     """
 
-    def __init__(self, engine: OnnxEngine) -> None:
-        self._engine = engine
-        self._inputs = {spec.name: engine.allocate(spec) for spec in engine.inputs}
-        self._outputs = {spec.name: engine.allocate(spec) for spec in engine.outputs}
-        self._binding = engine.session.io_binding()
+    def __init__(self, graph: OnnxGraph) -> None:
+        self._graph = graph
+        self._inputs = {spec.name: graph.allocate(spec) for spec in graph.inputs}
+        self._outputs = {spec.name: graph.allocate(spec) for spec in graph.outputs}
+        self._binding = graph.session.io_binding()
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
         for name, value in self._outputs.items():
@@ -73,10 +72,10 @@ class FixedBuffers:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph once; see `omni_sdk.engines.base.Engine.run`."""
-        self._engine.check(inputs, held=())
-        with self._lock, self._engine.failures(inputs):
+        self._graph.check(inputs, held=())
+        with self._lock, self._graph.failures(inputs):
             for name, value in inputs.items():
                 self._inputs[name].update_inplace(np.ascontiguousarray(value))
-            self._engine.session.run_with_iobinding(self._binding)
+            self._graph.session.run_with_iobinding(self._binding)
             # Copies: the next call writes to the same places.
             return {name: np.array(value.numpy()) for name, value in self._outputs.items()}

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 from omni_sdk.errors import EngineError
 from omni_sdk.graphs.profiles import Profile, profiles_text
 from omni_sdk.utils import schema
+from omni_sdk.utils.files import cache_folder, write_bytes
 
 if TYPE_CHECKING:
     from omni_sdk.bundle.bundle import Bundle
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 RECORD_VERSION = 1
 DEFAULT_MAX_BYTES = 50 << 30
 _LOCK_SECONDS = 3600.0
+_MODE = 0o600  # nobody else may change native code, whatever the umask
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,11 @@ def timing_cache_path(directory: Path, *, tensorrt: str, compute_capability: str
     return directory / f"timing-{tensorrt}-{compute_capability}.cache"
 
 
+def plan_directory() -> Path:
+    """Return the directory of plans: "plans" in the cache directory."""
+    return cache_folder("plans")
+
+
 def private_directory(directory: Path) -> None:
     """Make a directory for native code, or check one.
 
@@ -221,10 +227,9 @@ class PlanCache:
         record = PlanRecord(RECORD_VERSION, key, len(plan), _sha256(plan))
         path = self._plan(key)
         try:
-            write_at_once(path, plan)
-            write_at_once(
-                self._side_car(key), json.dumps(schema.to_dict(record), indent=1).encode()
-            )
+            write_bytes(path, plan, mode=_MODE)
+            text = json.dumps(schema.to_dict(record), indent=1)
+            write_bytes(self._side_car(key), text.encode(), mode=_MODE)
         except OSError as e:
             raise EngineError(
                 f"{path}: cannot be written ({e}); free space or move the cache"
@@ -304,20 +309,6 @@ class PlanCache:
                 logger.info("%s: removed to make room", path)
                 self._remove(path)
                 total -= size
-
-
-def write_at_once(path: Path, content: bytes) -> None:
-    """Write a file that is there as a whole or not at all, whoever else writes it or dies meanwhile."""
-    prefix = f".{path.stem}."
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=prefix, delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
 
 
 def _sha256(content: bytes) -> str:

@@ -9,7 +9,6 @@ import shlex
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +17,15 @@ from numpy.typing import NDArray
 from omni_sdk.bundle.manifest import GraphSpec
 from omni_sdk.engines import tensorrt_api
 from omni_sdk.engines.cuda import BufferPool, Device, DeviceBuffer
-from omni_sdk.engines.gate import cache_directory
 from omni_sdk.engines.inputs import check_inputs
-from omni_sdk.engines.plans import BuildFlags, PlanCache, PlanKey, plan_key, timing_cache_path
+from omni_sdk.engines.plans import (
+    BuildFlags,
+    PlanCache,
+    PlanKey,
+    plan_directory,
+    plan_key,
+    timing_cache_path,
+)
 from omni_sdk.errors import BundleError, EngineError
 from omni_sdk.graphs.profiles import Profile, ShapeLimits, graph_profiles, read_profiles
 
@@ -32,11 +37,6 @@ logger = logging.getLogger(__name__)
 _SPARE = (
     0.25  # of a cache that grows by a token per call: allocated anew every fourth of its length
 )
-
-
-def plan_directory() -> Path:
-    """Return the directory of plans: "plans" in the cache directory."""
-    return cache_directory() / "plans"
 
 
 class TensorRTLoader:

@@ -23,9 +23,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from omni_sdk.engines.plans import BuildFlags, write_at_once
+from omni_sdk.engines.plans import BuildFlags
 from omni_sdk.errors import BackendUnavailableError, EngineError, OmniError
 from omni_sdk.graphs.profiles import Profile
+from omni_sdk.utils.files import write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ def _keep_timing_cache(config: Any, path: Path) -> None:
     """Write what was measured; several builders may: the last one's file stays, whole."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_at_once(path, bytes(config.get_timing_cache().serialize()))
+        write_bytes(path, bytes(config.get_timing_cache().serialize()), mode=0o600)
     except OSError as e:
         log.warning("%s: not kept (%s); the next build measures again", path, e)
 

@@ -26,6 +26,7 @@ from omni_sdk.evaluation.report import Results, failure_lines, summary_table
 from omni_sdk.evaluation.scoring import ScoredExpression, quality
 from omni_sdk.media.pixels.resize import resize
 from omni_sdk.output.writers import contour, draw_masks
+from omni_sdk.utils.files import write_text
 from omni_sdk.utils.schema import to_dict
 
 Image = NDArray[np.uint8]
@@ -101,8 +102,7 @@ def write_html(
         failures=_failures(results),
         sections="\n".join(sections),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def overlay(image: Image, found: NDArray[np.bool_] | None, truth: NDArray[np.bool_]) -> Image:

@@ -10,7 +10,7 @@ from typing import Any
 
 from omni_sdk.datasets.records import Sample
 from omni_sdk.evaluation.records import Record
-from omni_sdk.evaluation.runner import Evaluation, write_json
+from omni_sdk.evaluation.runner import Evaluation
 from omni_sdk.evaluation.scoring import (
     ScoredExpression,
     Summary,
@@ -20,6 +20,7 @@ from omni_sdk.evaluation.scoring import (
 from omni_sdk.metrics.mevis import MevisSummary
 from omni_sdk.metrics.refavs import RefavsSummary
 from omni_sdk.metrics.revos import RevosSummary
+from omni_sdk.utils.files import write_json
 from omni_sdk.utils.schema import to_dict
 
 SCHEMA_VERSION = 1
@@ -72,8 +73,7 @@ class Results:
 
     def save(self, path: Path) -> None:
         """Write results.json."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, self.to_dict())
+        write_json(path, self.to_dict(), allow_nan=True)
 
 
 def collect(evaluation: Evaluation) -> Results | None:

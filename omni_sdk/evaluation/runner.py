@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from omni_sdk.errors import DatasetError
 from omni_sdk.evaluation.plan import Plan
 from omni_sdk.evaluation.predictor import Predictor
 from omni_sdk.evaluation.records import FAILED, Key, Record, RecordLog, read_records
+from omni_sdk.utils.files import write_json
 
 Executor = Callable[[Plan, Sequence[int]], Iterator[Record]]
 """Answers expressions, given by their positions in the split, and yields the records in any order."""
@@ -110,7 +110,6 @@ class Evaluation:
         try:
             found = json.loads(path.read_bytes())
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, identity)
             return
         except ValueError as e:
@@ -120,13 +119,6 @@ class Evaluation:
                 f"{path.parent} holds another run: {_first_difference(found, identity)}; choose another "
                 "folder, or run with the same settings to go on"
             )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _key(sample: Sample) -> Key:

@@ -9,6 +9,7 @@ computes something else (a wrong kernel, a broken driver, a plan for another GPU
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ from omni_sdk.graphs.windows import vision_layout
 if TYPE_CHECKING:
     from omni_sdk.bundle.bundle import Bundle
     from omni_sdk.bundle.manifest import DusSpec, GraphSpec, GrsSpec
-    from omni_sdk.engines.base import Engine
 
 Arrays = dict[str, NDArray[Any]]
 MAX_VALUES = 4096
@@ -62,14 +62,14 @@ def golden_inputs(bundle: Bundle, graph: str) -> dict[str, Arrays]:
     raise BundleError(f"no golden inputs are defined for graph {graph!r}")
 
 
-def golden_outputs(engine: Engine, calls: dict[str, Arrays]) -> Arrays:
-    """Run the calls; return up to `MAX_VALUES` of every output under "CALL/OUTPUT".
+def golden_outputs(run: Callable[[Arrays], Arrays], calls: dict[str, Arrays]) -> Arrays:
+    """Run the calls by an engine's `run`; return up to `MAX_VALUES` of every output under "CALL/OUTPUT".
 
     A value that is not finite anywhere in an output makes its first sampled value NaN, so that it is seen.
     """
     found: Arrays = {}
     for call, inputs in calls.items():
-        for name, value in engine.run(inputs).items():
+        for name, value in run(inputs).items():
             flat = np.ravel(value).astype(np.float32)
             sample = flat[:: max(1, -(-len(flat) // MAX_VALUES))].copy()
             if not np.isfinite(flat).all():

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omni_sdk.media.pixels.patch_layout import Grid
-
 if TYPE_CHECKING:
     from omni_sdk.bundle.manifest import VisionSpec
+
+Grid = tuple[int, int, int]
+"""Patches along time, height and width."""
 
 
 def vision_layout(grids: Sequence[Grid], spec: VisionSpec) -> dict[str, NDArray[Any]]:

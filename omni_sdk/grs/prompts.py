@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from omni_sdk.errors import BundleError
+from omni_sdk.utils.text import format_time
 
 QWEN_SYSTEM = (
     "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of perceiving "
@@ -143,9 +144,3 @@ def example_answer(seconds: float, count: int = 4) -> str:
         f'{{"start_time": "{time}", "end_time": "{time}", "description": "..."}}' for time in times
     )
     return f"[{', '.join(items)}]"
-
-
-def format_time(seconds: float) -> str:
-    """Return mm:ss.ff with a decimal fraction."""
-    hundredths = round(seconds * 100)
-    return f"{hundredths // 6000:02d}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"

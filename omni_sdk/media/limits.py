@@ -92,19 +92,27 @@ class MediaLimits:
         Each numeric field is read from OMNI_SDK_ + its name in capitals (plain numbers).
 
         Raises:
-            LimitError: a variable is not a positive number.
+            LimitError: a variable is not a positive number, or nothing reads an OMNI_SDK_MAX_* of this name.
         """
         changed: dict[str, int | float] = {}
-        for field in fields(cls):
-            name = ENVIRONMENT_PREFIX + field.name.upper()
+        known = {
+            ENVIRONMENT_PREFIX + f.name.upper(): (f.name, f.default)
+            for f in fields(cls)
+            if isinstance(f.default, int | float)
+        }
+        given = {name for name in os.environ if name.startswith(f"{ENVIRONMENT_PREFIX}MAX_")}
+        # A limit that somebody believes in and nothing applies is worse than none.
+        if unknown := sorted(given - known.keys()):
+            raise LimitError(f"nothing reads {unknown[0]}; known: {', '.join(known)}")
+        for name, (field, default) in known.items():
             text = os.environ.get(name)
-            if text is None or not isinstance(field.default, int | float):
+            if text is None:
                 continue
             try:
-                changed[field.name] = type(field.default)(text)
-                cls(**{field.name: changed[field.name]})  # type: ignore[arg-type]
+                changed[field] = type(default)(text)
+                cls(**{field: changed[field]})  # type: ignore[arg-type]
             except ValueError as error:
-                kind = "an integer" if isinstance(field.default, int) else "a number"
+                kind = "an integer" if isinstance(default, int) else "a number"
                 raise LimitError(f"{name} must be {kind} above 0, got {text!r}") from error
         return cls(**changed)  # type: ignore[arg-type]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from omni_sdk.bundle.bundle import Bundle, embedded
-from omni_sdk.bundle.hub import cache_directory, resolve, tidy
+from omni_sdk.bundle.hub import resolve, tidy
 from omni_sdk.errors import BundleError
 
 
@@ -38,7 +38,6 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve(tmp_path) == tmp_path
     assert resolve("nano") == embedded("nano")
     monkeypatch.setenv("OMNI_SDK_CACHE", str(tmp_path))
-    assert cache_directory() == tmp_path
     here = tmp_path / "models" / "owner--name" / "main"
     here.mkdir(parents=True)
     assert resolve("owner/name", local_files_only=True) == here

@@ -38,7 +38,7 @@ def test_the_variant_says_what_its_cache_is(half, variant):
 def test_numbers_and_answers(half, variant, tmp_path):
     loader = OnnxLoader("cpu", threads=1)
     found = [
-        golden_outputs(loader.load(b, "grs/decoder"), golden_inputs(b, "grs/decoder"))
+        golden_outputs(loader.load(b, "grs/decoder").run, golden_inputs(b, "grs/decoder"))
         for b in (half, half.with_variants(variant))
     ]
     assert golden_error(found[1], found[0])[0] < 0.05

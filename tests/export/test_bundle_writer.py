@@ -14,8 +14,8 @@ import pytest
 from omni_export import cli, thinker_export
 from omni_export.bundle_writer import ExportOptions, export_bundle, validate_bundle
 from omni_export.constants import store_exact_halves
+from omni_export.draft import check_parity
 from omni_export.parity import thinker_parity
-from omni_export.row_check import check_parity
 from onnx import TensorProto, helper, numpy_helper
 
 from omni_sdk.bundle.bundle import Bundle, write_manifest

@@ -258,7 +258,6 @@ def test_the_forced_prompt():
     assert "lasts 12 seconds" in text
     assert '{"start_time": "00:01.50", "end_time": "00:01.50", "description": "..."}' in text
     assert text.count('"00:10.50"') == 2
-    assert prompts.format_time(59.999) == "01:00.00"
 
 
 def test_the_nano_prompt(nano_directory, nano_spec):

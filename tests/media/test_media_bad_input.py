@@ -202,6 +202,12 @@ def test_limits_from_the_environment(monkeypatch) -> None:
         monkeypatch.setenv("OMNI_SDK_MAX_PIXELS", wrong)
         with pytest.raises(LimitError, match="OMNI_SDK_MAX_PIXELS must be an integer above 0"):
             MediaLimits.from_environment()
+    monkeypatch.delenv("OMNI_SDK_MAX_PIXELS")
+    monkeypatch.setenv("OMNI_SDK_MAX_DURATION", "10")
+    with pytest.raises(
+        LimitError, match=r"nothing reads OMNI_SDK_MAX_DURATION; .*OMNI_SDK_MAX_DURATION_SECONDS"
+    ):
+        MediaLimits.from_environment()
     with pytest.raises(ValueError, match="max_frames_held must be positive"):
         MediaLimits(max_frames_held=0)
 

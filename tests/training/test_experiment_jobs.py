@@ -206,7 +206,7 @@ def test_half_written_outputs_do_not_count(start: Path, tmp_path: Path) -> None:
     folder = experiment.train("r_k/0")
     (folder / "checkpoints" / ".incomplete" / "checkpoint-7").mkdir(parents=True)
     (folder / "model.incomplete").mkdir()
-    (folder / "training.json.1.incomplete").write_text("{")
+    (folder / ".training.json.1.partial").write_text("{")
     assert last_checkpoint(folder) is None
     assert not job.done
     with pytest.raises(ValueError, match="Out of range float"):

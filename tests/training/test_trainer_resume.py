@@ -136,17 +136,6 @@ def test_a_checkpoint_that_fails_while_writing_leaves_the_last_one(
     assert names == ["checkpoint-2", "checkpoint-4"]
 
 
-def test_a_checkpoint_in_place_of_an_older_one_of_its_step(tmp_path: Path) -> None:
-    from omni_training.grpo.checkpoints import put_folder
-
-    for name, text in (("new", "2"), ("final", "1")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(text)
-    put_folder(tmp_path / "new", tmp_path / "final")
-    assert [p.name for p in tmp_path.iterdir()] == ["final"]
-    assert (tmp_path / "final" / "file").read_text() == "2"
-
-
 @pytest.mark.parametrize("bug", [None, "log lines only"])
 def test_a_bad_gradient_stops_before_it_reaches_the_weights(
     make_trainer: Callable[..., Any], tiny: ModuleType, tmp_path: Path, bug: str | None

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from omni_sdk.bundle.manifest import GrsSpec
 from omni_sdk.errors import DatasetError, QueryError
 from omni_sdk.graphs.smart_resize import smart_resize
-from omni_sdk.grs import prompts
 from omni_sdk.grs.chat import Chat, Turn, audio_ids, image_ids
 from omni_sdk.grs.mel import log_mel, num_audio_tokens, num_mel_frames
 from omni_sdk.grs.patches import patchify
@@ -23,6 +22,7 @@ from omni_sdk.grs.processor import Processor, check_query, load_tokenizer
 from omni_sdk.grs.request import ThinkerRequest, VisionInput
 from omni_sdk.media.pixels.resize import resize
 from omni_sdk.stages import Image
+from omni_sdk.utils.text import format_time
 from tokenizers import Tokenizer
 
 EXAMPLES = 50
@@ -116,7 +116,7 @@ def random_example(variant: str, seconds: float, name: str, seed: int) -> str:
     """
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
     count = 4 if variant == "force" else int(rng.integers(1, 3))
-    times = [prompts.format_time(t) for t in np.sort(rng.uniform(0, seconds, count))]
+    times = [format_time(t) for t in np.sort(rng.uniform(0, seconds, count))]
     items = (f'{{"start_time": "{t}", "end_time": "{t}", "description": "..."}}' for t in times)
     return f"[{', '.join(items)}]"
 

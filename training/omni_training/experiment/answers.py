@@ -7,10 +7,11 @@ import time
 from omni_sdk.config import GenerationConfig
 from omni_sdk.grs.processor import Processor
 from omni_sdk.hf.thinker import HfThinker
+from omni_sdk.utils.files import write_json
 
 from omni_training.data.world import world_scene
 from omni_training.data.world_samples import observe_scene
-from omni_training.experiment.files import Experiment, write_json
+from omni_training.experiment.files import Experiment
 
 BATCH = 30
 

@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from omni_sdk.utils.files import write_json
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from omni_training.experiment.files import Experiment, put_model, write_json
+from omni_training.experiment.files import Experiment, put_model
 
 
 class CpuClock(TrainerCallback):  # type: ignore[misc]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from omni_sdk.demo.texts import grs_answer
+from omni_sdk.utils.files import write_json
 from torch import Tensor, nn
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 from transformers import Trainer, TrainingArguments
@@ -22,7 +23,7 @@ from omni_training.data.video_samples import open_processor
 from omni_training.data.world import world_scene
 from omni_training.data.world_samples import WorldSamples, training_ids
 from omni_training.experiment.arm import CpuClock, last_checkpoint, write_record
-from omni_training.experiment.files import Experiment, put_model, read_json, write_json
+from omni_training.experiment.files import Experiment, put_model, read_json
 from omni_training.experiment.settings import CONTROL, FULL
 from omni_training.grpo import checkpoints as safety
 from omni_training.grpo.media import PromptMedia, accept_encoded, collate, encode

@@ -1,13 +1,14 @@
-"""Where an experiment keeps what, and how a file appears: whole or not at all."""
+"""Where an experiment keeps what."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from omni_sdk.utils.files import put_folder, write_text
 
 from omni_training.experiment.settings import (
     SHARD_CLIPS,
@@ -45,7 +46,6 @@ class Experiment:
                     f"{path} holds an experiment with other settings; give another --out"
                 )
         else:
-            folder.mkdir(parents=True, exist_ok=True)
             write_text(path, text)
         return cls(folder, settings)
 
@@ -85,24 +85,8 @@ class Experiment:
         return [clips[i : i + SHARD_CLIPS] for i in range(0, len(clips), SHARD_CLIPS)]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside, flush it and put it in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON by `write_text`; NaN is refused."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
 def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote."""
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -114,5 +98,4 @@ def put_model(trainer: Any, start: Path, target: Path) -> None:
     for name in ("tokenizer.json", "preprocessor_config.json", "generation_config.json"):
         if (start / name).is_file():
             shutil.copyfile(start / name, aside / name)
-    shutil.rmtree(target, ignore_errors=True)
-    aside.replace(target)
+    put_folder(aside, target)

@@ -23,9 +23,10 @@ from omni_sdk.grs.parser import parse_answer
 from omni_sdk.media.frames import VideoInfo
 from omni_sdk.results import Result
 from omni_sdk.stages import Keyframe
+from omni_sdk.utils.files import write_json
 
 from omni_training.data.world import WorldClip, share_encodings, world_clock, world_scene
-from omni_training.experiment.files import Experiment, read_json, write_json
+from omni_training.experiment.files import Experiment, read_json
 from omni_training.experiment.settings import (
     CLIP_FRAME_SIDE,
     ExperimentError,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from omni_training.experiment.files import Experiment, write_json, write_text
+from omni_sdk.utils.files import write_json, write_text
+
+from omni_training.experiment.files import Experiment
 from omni_training.experiment.plots import curve_plot, interval_plot
 from omni_training.experiment.report import build_results
 from omni_training.experiment.settings import CONTROL, START, TRAINED_BY

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 from omni_sdk.errors import OmniError
+from omni_sdk.utils.files import put_folder, write_json
 from safetensors.torch import save_file
 
 from omni_training.grpo.media import PromptMedia
@@ -42,8 +41,7 @@ def save_bad_batch(inputs: dict[str, Any], output_dir: str, step: int, rank: int
     save_file(contiguous, str(folder / "batch.safetensors"))
     shapes = {k: [list(v.shape), str(v.dtype)] for k, v in contiguous.items()}
     record = {"step": step, "rank": rank, "samples": inputs.get("samples"), "tensors": shapes}
-    text = json.dumps(record, indent=1)
-    (folder / "batch.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "batch.json", record)
     raise TrainingDivergedError(
         f"the loss is not finite at step {step}; the batch is saved in {folder}: look for empty "
         "completions or infinite rewards, or lower the learning rate"
@@ -145,32 +143,3 @@ class SafeCheckpoints:
             return
         loaded = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         target.load_state_dict(loaded.state_dict(), strict=True)
-
-
-def put_folder(written: Path, final: Path) -> None:
-    """Put a whole folder in place of another, by renaming; the old one goes when the new one stands.
-
-    Both lie on one file system. Killed at any point, one of the two is complete on the disk.
-    """
-    _flush(written)
-    old = written.with_name(f"{written.name}.old")
-    if final.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        final.replace(old)
-    written.replace(final)
-    _flush_entry(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    for path in sorted(folder.rglob("*")):
-        _flush_entry(path)
-    _flush_entry(folder)
-
-
-def _flush_entry(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from omni_sdk.errors import DatasetError
+from omni_sdk.utils.files import put_folder
 
 from omni_training.data.samples import SampleGuard, SampleStore, dataset_rows
 from omni_training.factories import find_factory
-from omni_training.grpo.checkpoints import STAGING, put_folder
+from omni_training.grpo.checkpoints import STAGING
 from omni_training.grpo.config import ConfigError, RunConfig, grpo_config, lora_config, media_tokens
 from omni_training.grpo.trainer import OmniGRPOTrainer
 from omni_training.rewards.jobs import RewardBackend
