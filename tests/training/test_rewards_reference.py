@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from omni_training.rewards import reference
+from omni_training.rewards import reference_terms
 from omni_training.rewards.jobs import DusScores
 from omni_training.rewards.presets import PRESETS, combine, score_text
 from omni_training.rewards.reference_tasks import refavs_reward, refcocog_reward
@@ -74,21 +74,21 @@ def test_reading(answer: str, objects: int, complete: int, valid: int) -> None:
     [(1, 0.4), (2, 0.8), (3, 1.2), (4, 1.6), (5, 0.8), (6, 0.4), (7, 0.0), (8, -0.4)],
 )
 def test_frame_reward(distinct: int, reward: float) -> None:
-    assert reference.frame_reward(distinct) == pytest.approx(reward)
+    assert reference_terms.frame_reward(distinct) == pytest.approx(reward)
 
 
 def test_diversity_counts_frames_and_not_where_they_are() -> None:
     crowded = "".join(moment(f"00:{i / 2:05.2f}", f"00:{i / 2:05.2f}") for i in (0, 1, 2, 3))
     spread = "".join(moment(f"00:{i / 2:05.2f}", f"00:{i / 2:05.2f}") for i in (0, 7, 14, 21))
     truth = clip_truth()
-    assert reference.moments_reward(crowded, truth).frame == pytest.approx(1.6)
-    assert reference.moments_reward(spread, truth).frame == pytest.approx(1.6)
+    assert reference_terms.moments_reward(crowded, truth).frame == pytest.approx(1.6)
+    assert reference_terms.moments_reward(spread, truth).frame == pytest.approx(1.6)
 
 
 def test_moments_add_up() -> None:
     """Two spans of 2 and 1 frames that share frame 2; the object is there from frame 2 on."""
     answer = moment("00:00.50", "00:01.00", "x") + moment("00:01.00", "00:01.00", "y")
-    got = reference.moments_reward(answer, clip_truth(visible=slice(2, None)))
+    got = reference_terms.moments_reward(answer, clip_truth(visible=slice(2, None)))
     # per object: 0.2 match + 0.2 element + 0.2 time; ratios 1/2 and 1, over two objects
     assert got.cumulated == pytest.approx((6 * 0.2 + 0.5 + 1.0) / 2)
     assert got.frame == pytest.approx(0.8)
@@ -98,14 +98,14 @@ def test_moments_add_up() -> None:
 
 
 def test_a_long_span_is_grounded_on_its_first_four_frames() -> None:
-    got = reference.moments_reward(moment("00:00.00", "00:12.00"), clip_truth())
+    got = reference_terms.moments_reward(moment("00:00.00", "00:12.00"), clip_truth())
     assert [frame for frame, _ in got.grounded] == [0, 1, 2, 3]
     assert got.overlap == pytest.approx(-0.2 * 23)
     assert got.frame == pytest.approx(0.4 * (7 - 24))
 
 
 def test_an_answer_without_a_valid_object_still_earns() -> None:
-    got = reference.moments_reward("{}{}" + moment("0", "1"), clip_truth())
+    got = reference_terms.moments_reward("{}{}" + moment("0", "1"), clip_truth())
     assert got.cumulated == pytest.approx(0.2)
     assert got.grounded == ()
 
@@ -133,26 +133,26 @@ def test_box_terms(
     found: list[tuple[float, ...]], true: list[tuple[float, ...]], iou: float, mismatch: float
 ) -> None:
     boxes = np.array(true, np.float32).reshape(len(true), 1, 4)
-    got = reference.box_terms([found], boxes)
+    got = reference_terms.box_terms([found], boxes)
     assert got == pytest.approx((iou, mismatch), abs=1e-5)
 
 
 def test_boxes_are_matched_within_the_cut() -> None:
     true = np.array([[BOX], [(50.0, 50.0, 60.0, 60.0)]], np.float32)
     swapped = [[(50, 50, 60, 60), BOX]]
-    assert reference.box_terms(swapped, true)[0] == pytest.approx(1.0)
+    assert reference_terms.box_terms(swapped, true)[0] == pytest.approx(1.0)
 
 
 def test_inclusive_boxes_of_a_mask() -> None:
     truth = clip_truth(visible=slice(1, None))
-    boxes = reference.true_inclusive(truth, [0, 1])
+    boxes = reference_terms.true_inclusive(truth, [0, 1])
     np.testing.assert_array_equal(boxes[0], [[-1, -1, -1, -1], [1, 2, 4, 5]])
 
 
 def test_empty_masks_are_paid() -> None:
     """[12] an answer that finds nothing earns the share of frames without the object."""
     empty, full = np.zeros((4, 4), bool), np.ones((4, 4), bool)
-    assert reference.mask_j([(empty, empty)] * 3 + [(empty, full)]) == 0.75
+    assert reference_terms.mask_j([(empty, empty)] * 3 + [(empty, full)]) == 0.75
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_empty_masks_are_paid() -> None:
     ],
 )
 def test_length_bonus(rewards: list[float], tokens: list[int], bonus: list[float]) -> None:
-    assert reference.length_bonus(rewards, tokens) == bonus
+    assert reference_terms.length_bonus(rewards, tokens) == bonus
 
 
 @pytest.mark.parametrize(

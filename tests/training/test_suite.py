@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from omni_training.data.samples import SampleGuard
+from omni_training.grpo.suite import COLUMNS, RewardsFailedError, RewardSuite
 from omni_training.rewards.jobs import BackendStats, DusScores, RewardJob
 from omni_training.rewards.presets import PRESETS, RewardPreset, with_weights
-from omni_training.rewards.suite import COLUMNS, RewardsFailedError, RewardSuite
 from omni_training.rewards.truth import ClipTruth
 
 from omni_sdk.errors import MediaError

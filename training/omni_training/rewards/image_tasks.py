@@ -17,7 +17,7 @@ from omni_sdk.grs.parser import parse_description, split_answer
 from omni_training.rewards.format import one_of_each_tag
 from omni_training.rewards.jobs import GroundingPoint
 from omni_training.rewards.reference_tasks import refcocog_reward
-from omni_training.rewards.text_scores import TextScores
+from omni_training.rewards.scores import TextScores
 from omni_training.rewards.truth import ClipTruth
 
 

@@ -16,11 +16,11 @@ from omni_sdk.media.clock import Clock
 from omni_sdk.metrics.spans import coverage_iou
 from omni_sdk.stages import Segment
 
-from omni_training.rewards import image_tasks, keyframes, reference
+from omni_training.rewards import image_tasks, keyframes, reference_terms
 from omni_training.rewards.format import format_reward, tags_match
 from omni_training.rewards.jobs import DusScores, GroundingPoint
 from omni_training.rewards.reference_text import extract_answer
-from omni_training.rewards.text_scores import TextScores
+from omni_training.rewards.scores import TextScores
 from omni_training.rewards.truth import ClipTruth
 
 
@@ -200,7 +200,7 @@ def _span_reward(segments: Sequence[Segment], truth: ClipTruth) -> float:
 
 def _reference_text(text: str, truth: ClipTruth, clock: Clock) -> TextScores:
     paid = float(tags_match(text))
-    moments = reference.moments_reward(extract_answer(text), truth)
+    moments = reference_terms.moments_reward(extract_answer(text), truth)
     points = tuple(
         GroundingPoint(sample, int(clock.frame_indices[sample]), description)
         for sample, description in moments.grounded

@@ -17,7 +17,7 @@ from omni_sdk.errors import DatasetError
 from omni_sdk.stages import FrameSource, GroundedBox, Grounder, Image, Tracker
 
 from omni_training.factories import find_factory
-from omni_training.rewards import reference
+from omni_training.rewards import reference_terms
 from omni_training.rewards.boxes import box_reward
 from omni_training.rewards.jobs import DusScores, GroundingPoint, RewardJob
 from omni_training.rewards.masks import mask_reward
@@ -141,7 +141,7 @@ class ClipScorer:
         if not true:
             raise DatasetError(f"sample {job.sample_id!r} has no annotated frame")
         pairs = [(union.get(i, np.zeros_like(mask)), mask) for i, mask in sorted(true.items())]
-        return reference.mask_j(pairs) if job.preset == "reference" else mask_reward(pairs)
+        return reference_terms.mask_j(pairs) if job.preset == "reference" else mask_reward(pairs)
 
 
 def images_of(clip: RewardClip) -> Images:
@@ -172,7 +172,7 @@ def _box_scores(
         )
     if job.preset == "reference":
         # The published boxes include their last pixel; the grounder's numbers are compared as they are.
-        return reference.box_terms(boxes, reference.true_inclusive(truth, samples))
+        return reference_terms.box_terms(boxes, reference_terms.true_inclusive(truth, samples))
     true = [truth.boxes_at(s) for s in samples]
     return box_reward(boxes, true, absent=truth.absent), 0.0
 

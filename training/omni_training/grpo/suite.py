@@ -19,8 +19,8 @@ from omni_sdk.errors import OmniError
 from omni_training.data.samples import SampleGuard
 from omni_training.rewards.jobs import DusScores, RewardBackend, RewardJob
 from omni_training.rewards.presets import RewardPreset, Rewards, combine, score_text
-from omni_training.rewards.reference import length_bonus
-from omni_training.rewards.text_scores import TextScores
+from omni_training.rewards.reference_terms import length_bonus
+from omni_training.rewards.scores import TextScores
 
 RewardFunction = Callable[..., Coroutine[Any, Any, list[float | None]]]
 COLUMNS = ("format", "r_k", "r_a", "r_g")
