@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from omni_training.rewards import reference_terms
 from omni_training.rewards.jobs import DusScores
-from omni_training.rewards.presets import PRESETS, combine, score_text
+from omni_training.rewards.preset import total
+from omni_training.rewards.presets import PRESETS
 from omni_training.rewards.reference_tasks import refavs_reward, refcocog_reward
 from omni_training.rewards.reference_text import objects_in, parse_time, read_answer
 from omni_training.rewards.truth import ClipTruth
@@ -213,7 +214,7 @@ def test_refcocog(answer: str, reward: float) -> None:
 
 def test_format_is_paid_around_anything() -> None:
     text = "<think></think><answer></answer>"
-    got = score_text(text, clip_truth(), clock(), PRESETS["reference"])
+    got = PRESETS["reference"].score_text(text, clip_truth(), clock())
     assert got.format == 1.0
     assert got.parts["cumulated"] == 0.0
 
@@ -224,10 +225,10 @@ GOOD = f"<think>t</think><answer>{moment('00:01.00', '00:01.00')}</answer>"
 def test_total_is_the_published_sum() -> None:
     preset = PRESETS["reference"]
     truth = clip_truth()
-    text = score_text(GOOD, truth, clock(), preset)
-    got = combine(text, DusScores(box=0.5, mask=0.25, mismatch=-0.1, num_boxes=1), truth, preset)
+    text = preset.score_text(GOOD, truth, clock())
+    got = preset.combine(text, DusScores(box=0.5, mask=0.25, mismatch=-0.1, num_boxes=1), truth)
     # format 1 + cumulated 1.6 + alpha_k 0.4 + mismatch + 1 x 0.5 + 2 x 0.25
-    assert got.total(preset) == pytest.approx(1 + 1.6 + 0.4 - 0.1 + 0.5 + 0.5)
+    assert total(got, preset) == pytest.approx(1 + 1.6 + 0.4 - 0.1 + 0.5 + 0.5)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +242,6 @@ def test_total_is_the_published_sum() -> None:
 def test_boxes_and_saliency_are_dropped_with_the_masks(preset: str, dus: DusScores | None) -> None:
     """[9]: the parts vanish together; the paper preset keeps each."""
     truth = clip_truth()
-    text = score_text(GOOD, truth, clock(), PRESETS[preset])
-    got = combine(text, dus, truth, PRESETS[preset])
+    text = PRESETS[preset].score_text(GOOD, truth, clock())
+    got = PRESETS[preset].combine(text, dus, truth)
     assert (got.r_a, got.r_g, got.parts["saliency"], got.parts["mismatch"]) == (0, 0, 0, 0)
