@@ -8,7 +8,7 @@ from omni_training.rewards import reference_terms
 from omni_training.rewards.jobs import DusScores
 from omni_training.rewards.preset import total
 from omni_training.rewards.presets import PRESETS
-from omni_training.rewards.reference_tasks import refavs_reward, refcocog_reward
+from omni_training.rewards.refcocog import refcocog_reward
 from omni_training.rewards.reference_text import objects_in, parse_time, read_answer
 from omni_training.rewards.truth import ClipTruth
 
@@ -166,24 +166,6 @@ def test_empty_masks_are_paid() -> None:
 )
 def test_length_bonus(rewards: list[float], tokens: list[int], bonus: list[float]) -> None:
     assert reference_terms.length_bonus(rewards, tokens) == bonus
-
-
-@pytest.mark.parametrize(
-    ("reply", "true", "ratio", "reward"),
-    [
-        ('{"bbox_2d": [10, 10, 30, 30]}', BOX, 1.0, 1.0),
-        # [7] nothing there and nothing readable: paid in full; a real box is not
-        ("no idea", (-1, -1, -1, -1), 1.0, 1.0),
-        ("no idea", (-1, -1, -1, -1), 0.98, 0.98**2 / (2 - 0.98**2)),
-        ('{"bbox_2d": [10, 10, 30, 30]}', (-1, -1, -1, -1), 1.0, 0.0),
-        # [8] only the first box counts
-        ('[{"bbox_2d": [60, 60, 70, 70]}, {"bbox_2d": [10, 10, 30, 30]}]', BOX, 1.0, 0.0),
-        ('{"bbox_2d": [10, 10]}', BOX, 1.0, 0.0),
-        ('{"bbox_2d": ["a", 1, 2, 3]}', BOX, 1.0, 0.0),
-    ],
-)
-def test_refavs(reply: str, true: tuple[float, ...], ratio: float, reward: float) -> None:
-    assert refavs_reward(reply, true, (ratio, ratio)) == pytest.approx(reward)
 
 
 @pytest.mark.parametrize(
