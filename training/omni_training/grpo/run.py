@@ -71,7 +71,8 @@ def run(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
     finally:
         if backend is not None:
             backend.close()
-    return trainer.state.log_history[-1] | {"skipped_samples": dict(trainer.samples.failed)}
+    last: dict[str, Any] = trainer.state.log_history[-1]
+    return last | {"skipped_samples": dict(trainer.samples.failed)}
 
 
 def save_final(trainer: OmniGRPOTrainer, output_dir: Path) -> None:
