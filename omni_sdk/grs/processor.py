@@ -145,18 +145,52 @@ class Processor:
             QueryError: as `reason_request`.
             LimitError: as `image_size`.
         """
+        text = prompts.render(self.spec.prompts.ground, check_query(description))
+        return self.image_request(image, text, self.spec.prompts.ground_max_new_tokens)
+
+    def image_request(
+        self,
+        image: Image,
+        text: str,
+        max_new_tokens: int,
+        *,
+        sound: NDArray[np.float32] | None = None,
+    ) -> tuple[ThinkerRequest, tuple[int, int]]:
+        """Prepare a question about one image, with sound if there is any.
+
+        Args:
+            image: (H, W, 3) uint8 RGB of any size.
+            text: a whole prompt; what of it is untrusted has passed `check_query`.
+            max_new_tokens: room for the reply.
+            sound: (N,) float32 mono at the model's sampling rate; less than one token of it is left out.
+
+        Returns:
+            As `ground_request`.
+
+        Raises:
+            QueryError: prompt and reply exceed the model's positions.
+            LimitError: as `image_size`.
+            MediaError: the sound holds NaN or infinite samples.
+        """
         height, width = image.shape[:2]
         size = self.image_size(height, width)
         pixels, grid = patchify(
             resize(image, size, "bicubic")[None], self.spec.vision, self._pixel_dtype
         )
-        text = prompts.render(self.spec.prompts.ground, check_query(description))
-        ids = self._prompt([image_ids(self.spec.tokens, self._num_tokens(grid))], text)
-        self._check_length(ids, self.spec.prompts.ground_max_new_tokens)
+        num_audio = 0 if sound is None else self._num_audio_tokens(sound)
+        media = [image_ids(self.spec.tokens, self._num_tokens(grid))]
+        if num_audio:
+            media.append(audio_ids(self.spec.tokens, num_audio))
+        ids = self._prompt(media, text)
+        self._check_length(ids, max_new_tokens)
+        mel = (log_mel(sound, self.spec.audio),) if sound is not None and num_audio else ()
         request = ThinkerRequest(
             input_ids=ids,
-            position_ids=self._positions(ids, image_grids=[grid]),
+            position_ids=self._positions(
+                ids, image_grids=[grid], audio_frames=[m.shape[1] for m in mel]
+            ),
             vision=(VisionInput("image", pixels, grid),),
+            mel=mel,
         )
         return request, size
 
@@ -224,9 +258,7 @@ class Processor:
             seconds = min(observation.clock.end_seconds, audio.chunk_seconds, audio.max_seconds)
             samples = np.zeros(int(seconds * audio.sampling_rate), np.float32)
         # Less than one token of sound (0.03 s at 100 mel frames per second) has no place in a prompt.
-        if num_audio_tokens(num_mel_frames(len(samples), audio)) < 1:
-            return None
-        return samples
+        return samples if self._num_audio_tokens(samples) else None
 
     def _seconds_per_grid(self, clock: Clock, *, interleaved: bool) -> float:
         """Return the time between two temporal rows.
@@ -253,7 +285,7 @@ class Processor:
         tokens, num_video = self.spec.tokens, self._num_tokens(grid)
         if sound is None:
             return [video_ids(tokens, num_video)]
-        num_audio = num_audio_tokens(num_mel_frames(len(sound), self.spec.audio))
+        num_audio = self._num_audio_tokens(sound)
         if not interleaved:
             return [video_ids(tokens, num_video), audio_ids(tokens, num_audio)]
         both = video_audio_ids(
@@ -290,6 +322,9 @@ class Processor:
             audio_frames=audio_frames,
             audio_in_video=audio_in_video,
         )
+
+    def _num_audio_tokens(self, sound: NDArray[np.float32]) -> int:
+        return max(0, num_audio_tokens(num_mel_frames(len(sound), self.spec.audio)))
 
     def _num_tokens(self, grid: Grid) -> int:
         return grid[0] * grid[1] * grid[2] // self.spec.vision.merge_size**2

@@ -156,6 +156,25 @@ def test_grounding(processor, tokens):
     assert np.array_equal(vision.pixel_values[0].reshape(3, 2, 14, 14)[:, 0], expected)
 
 
+def test_an_image_with_sound_is_the_image_and_the_sound(processor, tokens):
+    """Ref-AVS's form: the sound comes behind the image, whose ids and pixels do not change by it."""
+    image = np.random.default_rng(0).integers(0, 256, (56, 84, 3), np.uint8)
+    sound = np.random.default_rng(1).standard_normal(16000).astype(np.float32)
+    alone, size = processor.image_request(image, "What rings?", 1)
+    request, same_size = processor.image_request(image, "What rings?", 1, sound=sound)
+    assert size == same_size
+    assert np.array_equal(request.vision[0].pixel_values, alone.vision[0].pixel_values)
+    ids, own = list(request.input_ids), list(alone.input_ids)
+    first, last = ids.index(tokens.audio_start), ids.index(tokens.audio_end)
+    assert ids[:first] + ids[last + 1 :] == own
+    assert ids[first + 1 : last] == [tokens.audio] * 25
+    assert np.array_equal(request.mel[0], log_mel(sound, processor.spec.audio))
+    assert request.position_ids.shape == (3, len(ids))
+    click, _ = processor.image_request(image, "What rings?", 1, sound=sound[:100])
+    assert list(click.input_ids) == own, "less than one token of sound is left out"
+    assert click.mel == ()
+
+
 def vision_mean() -> tuple[float, ...]:
     return (0.48145466, 0.4578275, 0.40821073)
 

@@ -22,7 +22,8 @@ from omni_training.data.samples import GROUP, SampleGuard, dataset_rows
 from omni_training.data.video_samples import open_processor
 from omni_training.grpo.sampler import GroupSampler
 from omni_training.rewards.jobs import DusScores, GroundingPoint, RewardJob
-from omni_training.rewards.presets import PRESETS, RewardPreset, combine, score_text
+from omni_training.rewards.paper import PaperReward
+from omni_training.rewards.presets import PRESETS
 
 from omni_sdk.bundle.bundle import embedded
 from omni_sdk.datasets.refcocog import RefcocogRow
@@ -155,9 +156,9 @@ def test_phrases_are_paid_by_the_grounder(
     _, store = open_refavs_samples(str(refavs), open_model("nano"))
     name = "refavs/a_0_10000_cat_1" if present else "refavs/b_0_10000_dog_1"
     truth = store.truth(name)
-    scores = score_text(text, truth, store.clock(name), RewardPreset())
+    scores = PaperReward().score_text(text, truth, store.clock(name))
     assert bool(scores.points) == (dus is not None)
-    paid = combine(scores, None if dus is None else DusScores(dus, None), truth, RewardPreset())
+    paid = PaperReward().combine(scores, None if dus is None else DusScores(dus, None), truth)
     assert (paid.format, paid.r_k, paid.r_a) == (format_paid, 0.0, r_a)
 
 
@@ -174,15 +175,15 @@ def test_boxes_are_paid_as_published(refcocog: Path) -> None:
         [v * side // 96 for v in numbers] for numbers in ([10, 20, 50, 60], [20, 30], [40, 50])
     )
     right = f'{{"bbox_2d": {box}, "points_1": {one}, "points_2": {two}}}'
-    paid = score_text(f"{THINK}<answer>{right}</answer>", truth, store.clock(name), RewardPreset())
+    paid = PaperReward().score_text(f"{THINK}<answer>{right}</answer>", truth, store.clock(name))
     assert paid.r_a == pytest.approx(4.4)
     assert paid.points == ()
     wrong = right.replace(str(box), str([v * side // 96 for v in (60, 60, 90, 90)]))
-    less = score_text(f"{THINK}<answer>{wrong}</answer>", truth, store.clock(name), RewardPreset())
+    less = PaperReward().score_text(f"{THINK}<answer>{wrong}</answer>", truth, store.clock(name))
     assert less.r_a is not None
     assert less.r_a <= 1.0
     with pytest.raises(ValueError, match="answers of moments only"):
-        score_text("x", truth, store.clock(name), PRESETS["reference"])
+        PRESETS["reference"].score_text("x", truth, store.clock(name))
     guard = SampleGuard(store)
     assert guard.request(ids[3]) is None, "the image of the last row is missing"
 

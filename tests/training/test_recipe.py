@@ -84,6 +84,7 @@ def test_no_other_default_of_trl_changes_the_algorithm(tmp_path: Path) -> None:
         (base(rewards={"change": {"alpha_x": 1.0}}), "rewards.change.alpha_x: nothing reads"),
         (base(rewards={"preset": "best"}), "unknown 'best'"),
         (base(rewards={"change": {"target_keyframes": 0}}), "target_keyframes"),
+        (base(rewards={"change": {"length_bonus": 1}}), "rewards.change.length_bonus: nothing"),
         ({"grpo": {}}, "model: missing"),
         (base(grpo={"beta": "high"}), "grpo.beta: expected float"),
         (base(grpo={"seed": True}), "grpo.seed: expected int"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,12 +12,14 @@ from omni_training.rewards.boxes import box_reward, frame_box_reward
 from omni_training.rewards.format import format_reward
 from omni_training.rewards.jobs import DusScores
 from omni_training.rewards.masks import mask_reward
-from omni_training.rewards.presets import PRESETS, RewardPreset, combine, score_text, with_weights
+from omni_training.rewards.paper import PaperReward
+from omni_training.rewards.preset import total
+from omni_training.rewards.presets import scoring
 from omni_training.rewards.truth import ClipTruth
 
 from omni_sdk.media.clock import Clock
 
-PAPER = PRESETS["paper"]
+PAPER = PaperReward()
 
 
 def clip_truth(
@@ -153,11 +156,11 @@ def test_masks() -> None:
     assert mask_reward([(empty, empty)]) == 1.0
 
 
-def score(text: str, truth: ClipTruth, preset: RewardPreset = PAPER) -> dict[str, float]:
-    text_scores = score_text(text, truth, clock(truth.num_frames), preset)
+def score(text: str, truth: ClipTruth, preset: PaperReward = PAPER) -> dict[str, float]:
+    text_scores = preset.score_text(text, truth, clock(truth.num_frames))
     dus = DusScores(1.0, 1.0, num_boxes=1) if text_scores.points else None
-    rewards = combine(text_scores, dus, truth, preset)
-    return rewards.parts | {"total": rewards.total(preset)}
+    rewards = preset.combine(text_scores, dus, truth)
+    return rewards.parts | {"total": total(rewards, preset)}
 
 
 def test_a_perfect_answer_earns_everything() -> None:
@@ -203,7 +206,7 @@ def test_length_is_not_paid() -> None:
     ],
 )
 def test_times_are_read_as_decimals(start: object, seconds: float) -> None:
-    got = score_text(answer((start, start)), clip_truth(), clock(), PAPER)
+    got = PAPER.score_text(answer((start, start)), clip_truth(), clock())
     assert [p.sample for p in got.points] == [int(2 * seconds)]
 
 
@@ -225,7 +228,7 @@ GOOD_OBJECT = '{"start_time": "00:02.00", "end_time": "00:03.00", "description":
     ],
 )
 def test_answers_in_many_forms_are_paid(body: str, description: str) -> None:
-    got = score_text(f"<think>t</think><answer>{body}</answer>", clip_truth(), clock(), PAPER)
+    got = PAPER.score_text(f"<think>t</think><answer>{body}</answer>", clip_truth(), clock())
     assert got.format == 1.0
     assert got.r_k > 0
     assert [p.description for p in got.points] == [description]
@@ -237,7 +240,7 @@ def test_the_last_frame_can_be_named(num_frames: int) -> None:
     virtual = Clock(np.arange(num_frames), np.arange(num_frames) * 1.0, num_frames * 1.0, 2.0)
     assert virtual.duration_seconds == num_frames / 2
     end = virtual.duration_seconds
-    got = score_text(answer((end, end)), clip_truth(num_frames), virtual, PAPER)
+    got = PAPER.score_text(answer((end, end)), clip_truth(num_frames), virtual)
     assert [p.sample for p in got.points] == [num_frames - 1]
     named = {virtual.sample_at(t / 2) for t in range(num_frames)}
     assert named == set(range(num_frames))
@@ -255,12 +258,12 @@ def test_no_part_takes_another_along(
     weights: dict[str, float], dus: DusScores, r_a: float, r_g: float
 ) -> None:
     """[9] published: without masks or boxes, R_A and saliency are dropped as well."""
-    preset, truth = with_weights(PAPER, **weights), clip_truth()
-    text = score_text(answer(("6", "6")), truth, clock(), preset)
-    got = combine(text, dus, truth, preset)
+    preset, truth = replace(PAPER, **weights), clip_truth()
+    text = preset.score_text(answer(("6", "6")), truth, clock())
+    got = preset.combine(text, dus, truth)
     assert (got.r_a, got.r_g, got.parts["saliency"]) == (r_a, r_g, 1.0)
     expected = got.format + got.r_k + preset.alpha_a * r_a + preset.alpha_g * r_g
-    assert got.total(preset) == pytest.approx(expected)
+    assert total(got, preset) == pytest.approx(expected)
     assert got.r_k == pytest.approx((0.25 + 0.25 + 1.0) / 3)
 
 
@@ -317,28 +320,19 @@ def test_times_past_the_end_are_clamped() -> None:
 
 def test_grounded_moments_are_capped_and_are_those_of_inference() -> None:
     text = answer(*((str(t), str(t)) for t in range(12)))
-    got = score_text(text, clip_truth(), clock(), PAPER)
+    got = PAPER.score_text(text, clip_truth(), clock())
     assert [p.frame_index for p in got.points] == [0, 20, 40, 60]
     assert [p.sample for p in got.points] == [0, 2, 4, 6]
 
 
 def test_span_reward_uses_the_true_span() -> None:
-    preset = with_weights(
-        PAPER, lambda_span=1.0, lambda_num=0, lambda_saliency=0, lambda_diversity=0
-    )
+    preset = replace(PAPER, lambda_span=1.0, lambda_num=0, lambda_saliency=0, lambda_diversity=0)
     truth = clip_truth(spans=np.array([[2.0, 6.0]]))
     assert score(answer(("4", "8")), truth, preset)["r_k"] == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"name": "other"},
-        {"target_keyframes": 0},
-        {"length_bonus": True},
-        {"alpha_k_ratio": 1.0},
-    ],
-)
-def test_wrong_presets_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"preset|target|reference"):
-        RewardPreset(**wrong)  # type: ignore[arg-type]
+def test_wrong_presets_are_refused() -> None:
+    with pytest.raises(ValueError, match="target_keyframes"):
+        PaperReward(target_keyframes=0)
+    with pytest.raises(ValueError, match="paper, reference-2025-05, reference, got 'other'"):
+        scoring("other")

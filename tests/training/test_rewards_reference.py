@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from omni_training.rewards import reference
+from omni_training.rewards import reference_terms
 from omni_training.rewards.jobs import DusScores
-from omni_training.rewards.presets import PRESETS, combine, score_text
-from omni_training.rewards.reference_tasks import refavs_reward, refcocog_reward
+from omni_training.rewards.preset import total
+from omni_training.rewards.presets import PRESETS
+from omni_training.rewards.refcocog import refcocog_reward
 from omni_training.rewards.reference_text import objects_in, parse_time, read_answer
 from omni_training.rewards.truth import ClipTruth
 
@@ -74,21 +75,21 @@ def test_reading(answer: str, objects: int, complete: int, valid: int) -> None:
     [(1, 0.4), (2, 0.8), (3, 1.2), (4, 1.6), (5, 0.8), (6, 0.4), (7, 0.0), (8, -0.4)],
 )
 def test_frame_reward(distinct: int, reward: float) -> None:
-    assert reference.frame_reward(distinct) == pytest.approx(reward)
+    assert reference_terms.frame_reward(distinct) == pytest.approx(reward)
 
 
 def test_diversity_counts_frames_and_not_where_they_are() -> None:
     crowded = "".join(moment(f"00:{i / 2:05.2f}", f"00:{i / 2:05.2f}") for i in (0, 1, 2, 3))
     spread = "".join(moment(f"00:{i / 2:05.2f}", f"00:{i / 2:05.2f}") for i in (0, 7, 14, 21))
     truth = clip_truth()
-    assert reference.moments_reward(crowded, truth).frame == pytest.approx(1.6)
-    assert reference.moments_reward(spread, truth).frame == pytest.approx(1.6)
+    assert reference_terms.moments_reward(crowded, truth).frame == pytest.approx(1.6)
+    assert reference_terms.moments_reward(spread, truth).frame == pytest.approx(1.6)
 
 
 def test_moments_add_up() -> None:
     """Two spans of 2 and 1 frames that share frame 2; the object is there from frame 2 on."""
     answer = moment("00:00.50", "00:01.00", "x") + moment("00:01.00", "00:01.00", "y")
-    got = reference.moments_reward(answer, clip_truth(visible=slice(2, None)))
+    got = reference_terms.moments_reward(answer, clip_truth(visible=slice(2, None)))
     # per object: 0.2 match + 0.2 element + 0.2 time; ratios 1/2 and 1, over two objects
     assert got.cumulated == pytest.approx((6 * 0.2 + 0.5 + 1.0) / 2)
     assert got.frame == pytest.approx(0.8)
@@ -98,14 +99,14 @@ def test_moments_add_up() -> None:
 
 
 def test_a_long_span_is_grounded_on_its_first_four_frames() -> None:
-    got = reference.moments_reward(moment("00:00.00", "00:12.00"), clip_truth())
+    got = reference_terms.moments_reward(moment("00:00.00", "00:12.00"), clip_truth())
     assert [frame for frame, _ in got.grounded] == [0, 1, 2, 3]
     assert got.overlap == pytest.approx(-0.2 * 23)
     assert got.frame == pytest.approx(0.4 * (7 - 24))
 
 
 def test_an_answer_without_a_valid_object_still_earns() -> None:
-    got = reference.moments_reward("{}{}" + moment("0", "1"), clip_truth())
+    got = reference_terms.moments_reward("{}{}" + moment("0", "1"), clip_truth())
     assert got.cumulated == pytest.approx(0.2)
     assert got.grounded == ()
 
@@ -133,26 +134,26 @@ def test_box_terms(
     found: list[tuple[float, ...]], true: list[tuple[float, ...]], iou: float, mismatch: float
 ) -> None:
     boxes = np.array(true, np.float32).reshape(len(true), 1, 4)
-    got = reference.box_terms([found], boxes)
+    got = reference_terms.box_terms([found], boxes)
     assert got == pytest.approx((iou, mismatch), abs=1e-5)
 
 
 def test_boxes_are_matched_within_the_cut() -> None:
     true = np.array([[BOX], [(50.0, 50.0, 60.0, 60.0)]], np.float32)
     swapped = [[(50, 50, 60, 60), BOX]]
-    assert reference.box_terms(swapped, true)[0] == pytest.approx(1.0)
+    assert reference_terms.box_terms(swapped, true)[0] == pytest.approx(1.0)
 
 
 def test_inclusive_boxes_of_a_mask() -> None:
     truth = clip_truth(visible=slice(1, None))
-    boxes = reference.true_inclusive(truth, [0, 1])
+    boxes = reference_terms.true_inclusive(truth, [0, 1])
     np.testing.assert_array_equal(boxes[0], [[-1, -1, -1, -1], [1, 2, 4, 5]])
 
 
 def test_empty_masks_are_paid() -> None:
     """[12] an answer that finds nothing earns the share of frames without the object."""
     empty, full = np.zeros((4, 4), bool), np.ones((4, 4), bool)
-    assert reference.mask_j([(empty, empty)] * 3 + [(empty, full)]) == 0.75
+    assert reference_terms.mask_j([(empty, empty)] * 3 + [(empty, full)]) == 0.75
 
 
 @pytest.mark.parametrize(
@@ -164,25 +165,7 @@ def test_empty_masks_are_paid() -> None:
     ],
 )
 def test_length_bonus(rewards: list[float], tokens: list[int], bonus: list[float]) -> None:
-    assert reference.length_bonus(rewards, tokens) == bonus
-
-
-@pytest.mark.parametrize(
-    ("reply", "true", "ratio", "reward"),
-    [
-        ('{"bbox_2d": [10, 10, 30, 30]}', BOX, 1.0, 1.0),
-        # [7] nothing there and nothing readable: paid in full; a real box is not
-        ("no idea", (-1, -1, -1, -1), 1.0, 1.0),
-        ("no idea", (-1, -1, -1, -1), 0.98, 0.98**2 / (2 - 0.98**2)),
-        ('{"bbox_2d": [10, 10, 30, 30]}', (-1, -1, -1, -1), 1.0, 0.0),
-        # [8] only the first box counts
-        ('[{"bbox_2d": [60, 60, 70, 70]}, {"bbox_2d": [10, 10, 30, 30]}]', BOX, 1.0, 0.0),
-        ('{"bbox_2d": [10, 10]}', BOX, 1.0, 0.0),
-        ('{"bbox_2d": ["a", 1, 2, 3]}', BOX, 1.0, 0.0),
-    ],
-)
-def test_refavs(reply: str, true: tuple[float, ...], ratio: float, reward: float) -> None:
-    assert refavs_reward(reply, true, (ratio, ratio)) == pytest.approx(reward)
+    assert reference_terms.length_bonus(rewards, tokens) == bonus
 
 
 @pytest.mark.parametrize(
@@ -213,7 +196,7 @@ def test_refcocog(answer: str, reward: float) -> None:
 
 def test_format_is_paid_around_anything() -> None:
     text = "<think></think><answer></answer>"
-    got = score_text(text, clip_truth(), clock(), PRESETS["reference"])
+    got = PRESETS["reference"].score_text(text, clip_truth(), clock())
     assert got.format == 1.0
     assert got.parts["cumulated"] == 0.0
 
@@ -224,10 +207,10 @@ GOOD = f"<think>t</think><answer>{moment('00:01.00', '00:01.00')}</answer>"
 def test_total_is_the_published_sum() -> None:
     preset = PRESETS["reference"]
     truth = clip_truth()
-    text = score_text(GOOD, truth, clock(), preset)
-    got = combine(text, DusScores(box=0.5, mask=0.25, mismatch=-0.1, num_boxes=1), truth, preset)
+    text = preset.score_text(GOOD, truth, clock())
+    got = preset.combine(text, DusScores(box=0.5, mask=0.25, mismatch=-0.1, num_boxes=1), truth)
     # format 1 + cumulated 1.6 + alpha_k 0.4 + mismatch + 1 x 0.5 + 2 x 0.25
-    assert got.total(preset) == pytest.approx(1 + 1.6 + 0.4 - 0.1 + 0.5 + 0.5)
+    assert total(got, preset) == pytest.approx(1 + 1.6 + 0.4 - 0.1 + 0.5 + 0.5)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +224,6 @@ def test_total_is_the_published_sum() -> None:
 def test_boxes_and_saliency_are_dropped_with_the_masks(preset: str, dus: DusScores | None) -> None:
     """[9]: the parts vanish together; the paper preset keeps each."""
     truth = clip_truth()
-    text = score_text(GOOD, truth, clock(), PRESETS[preset])
-    got = combine(text, dus, truth, PRESETS[preset])
+    text = PRESETS[preset].score_text(GOOD, truth, clock())
+    got = PRESETS[preset].combine(text, dus, truth)
     assert (got.r_a, got.r_g, got.parts["saliency"], got.parts["mismatch"]) == (0, 0, 0, 0)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from omni_training.data.samples import SampleGuard
+from omni_training.grpo.suite import COLUMNS, RewardsFailedError, RewardSuite
 from omni_training.rewards.jobs import BackendStats, DusScores, RewardJob
-from omni_training.rewards.presets import PRESETS, RewardPreset, with_weights
-from omni_training.rewards.suite import COLUMNS, RewardsFailedError, RewardSuite
+from omni_training.rewards.preset import RewardPreset
+from omni_training.rewards.presets import PRESETS
 from omni_training.rewards.truth import ClipTruth
 
 from omni_sdk.errors import MediaError
@@ -204,7 +206,7 @@ def test_a_run_whose_reward_jobs_fail_stops() -> None:
 def test_boxes_without_workers_are_refused() -> None:
     with pytest.raises(ValueError, match="backend"):
         RewardSuite(PRESETS["paper"], SampleGuard(Store()), None)
-    text_only = with_weights(PRESETS["paper"], alpha_a=0.0, alpha_g=0.0)
+    text_only = replace(PRESETS["paper"], alpha_a=0.0, alpha_g=0.0)
     assert RewardSuite(text_only, SampleGuard(Store()), None).weights == [1.0, 1.0, 0.0, 0.0]
 
 

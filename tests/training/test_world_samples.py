@@ -9,7 +9,7 @@ import pytest
 from omni_training.data.samples import SampleGuard
 from omni_training.data.world import WorldClip, world_clock, world_scene
 from omni_training.data.world_samples import TRAINING_BASE, training_ids, world_samples
-from omni_training.rewards.presets import RewardPreset, score_text
+from omni_training.rewards.paper import PaperReward
 
 from omni_sdk.bundle.bundle import embedded
 from omni_sdk.demo.render import object_map
@@ -19,7 +19,7 @@ from omni_sdk.demo.world import HELD_OUT_BASE, STAGE, STEP_SECONDS
 from omni_sdk.errors import DatasetError
 
 needs_nano = pytest.mark.skipif(embedded("nano") is None, reason="no embedded nano bundle here")
-PAPER = RewardPreset(target_keyframes=1, alpha_a=0.0, alpha_g=0.0)
+PAPER = PaperReward(target_keyframes=1, alpha_a=0.0, alpha_g=0.0)
 
 
 def two_answers() -> str:
@@ -75,11 +75,11 @@ def test_a_query_with_two_answers_pays_two_moments() -> None:
     truth, text = WorldClip(name).truth, grs_answer(world_scene(name))
     assert truth.areas.shape == (2, 16)
     assert truth.num_moments == 2
-    both = score_text(text, truth, world_clock(), PAPER).parts
+    both = PAPER.score_text(text, truth, world_clock()).parts
     assert both["num"] == 1
     assert both["format"] == 1
     head, _, tail = text.partition("},{")
-    alone = score_text(f"{head}}}]</answer>", truth, world_clock(), PAPER).parts
+    alone = PAPER.score_text(f"{head}}}]</answer>", truth, world_clock()).parts
     assert tail
     assert alone["num"] == 0.5
     assert alone["r_k"] < both["r_k"]
@@ -93,14 +93,14 @@ def test_the_true_answer_earns_the_most(family: str) -> None:
         request, text = store.request(name), grs_answer(world_scene(name))
         assert request.mel, "sound is part of the prompt"
         assert request.vision[0].grid_thw[0] == 8
-        paid = score_text(text, store.truth(name), store.clock(name), PAPER)
+        paid = PAPER.score_text(text, store.truth(name), store.clock(name))
         other = "<think></think><answer>[]</answer>"
         if family == "null":
             other = (
                 '<think></think><answer>[{"start_time":"00:00.00","end_time":"00:08.00",'
                 '"description":"a red circle"}]</answer>'
             )
-        wrong = score_text(other, store.truth(name), store.clock(name), PAPER)
+        wrong = PAPER.score_text(other, store.truth(name), store.clock(name))
         assert paid.format == 1
         assert paid.r_k > wrong.r_k
 

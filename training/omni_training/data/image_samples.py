@@ -22,6 +22,7 @@ from omni_sdk.datasets import Sample, open_dataset
 from omni_sdk.datasets.images import decode_image, read_image
 from omni_sdk.datasets.refcocog import RefcocogRow, open_refcocog
 from omni_sdk.errors import DatasetError
+from omni_sdk.grs.processor import check_query
 from omni_sdk.grs.request import ThinkerRequest
 from omni_sdk.media.audio import read_audio
 from omni_sdk.media.clock import Clock
@@ -30,7 +31,7 @@ from omni_sdk.media.limits import MediaLimits
 from omni_sdk.media.pixels.resize import resize
 from omni_sdk.stages import Image
 
-from omni_training.data.prompts import BOX, PHRASE, Model, image_request
+from omni_training.data.prompts import BOX, PHRASE, Model
 from omni_training.rewards.truth import ClipTruth
 
 REFAVS, REFCOCOG = "refavs", "refcocog_2k_840"
@@ -44,7 +45,7 @@ class RefAvsSamples:
     def __init__(self, rows: dict[str, Sample], model: Model) -> None:
         """Keep rows by sample id; media are read per sample."""
         self._rows = rows
-        self._model = model
+        self._processor = model.processor()
         self._truth = lru_cache(maxsize=64)(self._read_truth)
 
     def request(self, sample_id: str) -> ThinkerRequest:
@@ -58,13 +59,17 @@ class RefAvsSamples:
             # The allow-list is one of videos; the name of this file comes from the data set's layout.
             replace(limits, formats=(*limits.formats, "wav")),
             first_seconds=0.0,
-            sampling_rate=self._model.spec.audio.sampling_rate,
+            sampling_rate=self._processor.spec.audio.sampling_rate,
             max_seconds=REFAVS_SECONDS,
         )
         if sound is None:
             raise DatasetError(f"{path}: expected sound, found none that can be decoded")
+        text = PHRASE.format(query=check_query(sample.expression))
         image = sample.video.read_frame(0)
-        return image_request(self._model, PHRASE, sample.expression, image, sound.samples)
+        request, _ = self._processor.image_request(
+            image, text, max_new_tokens=1, sound=sound.samples
+        )
+        return request
 
     def truth(self, sample_id: str) -> ClipTruth:
         """Return the object in the first frame; none where its mask is empty there."""
@@ -122,7 +127,7 @@ class RefcocogSamples:
     def __init__(self, rows: dict[str, RefcocogRow], model: Model, folder: Path) -> None:
         """Keep rows by sample id; `folder` is where relative image paths begin."""
         self._rows = rows
-        self._model = model
+        self._processor = model.processor()
         self._folder = folder
 
     def request(self, sample_id: str) -> ThinkerRequest:
@@ -133,12 +138,14 @@ class RefcocogSamples:
             raise DatasetError(
                 f"{sample_id}: expected an image of {row.size}, got {image.shape[:2]}"
             )
-        return image_request(self._model, BOX, row.expression, image)
+        text = BOX.format(query=check_query(row.expression))
+        request, _ = self._processor.image_request(image, text, max_new_tokens=1)
+        return request
 
     def truth(self, sample_id: str) -> ClipTruth:
         """Return box and points in pixels of the image as the model sees it."""
         row = self._row(sample_id)
-        height, width = self._model.image_size(*row.size)
+        height, width = self._processor.image_size(*row.size)
         scale = np.array([width / row.size[1], height / row.size[0]])
         box = (np.array(row.box_xyxy) * np.tile(scale, 2)).astype(np.float32)
         area = max(1, round(float((box[2] - box[0]) * (box[3] - box[1]))))

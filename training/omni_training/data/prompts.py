@@ -10,18 +10,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from omni_sdk.bundle.manifest import GrsSpec
-from omni_sdk.errors import DatasetError, QueryError
-from omni_sdk.graphs.smart_resize import smart_resize
-from omni_sdk.grs.chat import Chat, Turn, audio_ids, image_ids
-from omni_sdk.grs.mel import log_mel, num_audio_tokens, num_mel_frames
-from omni_sdk.grs.patches import patchify
-from omni_sdk.grs.positions import rope_positions
-from omni_sdk.grs.processor import Processor, check_query, load_tokenizer
-from omni_sdk.grs.request import ThinkerRequest, VisionInput
-from omni_sdk.media.pixels.resize import resize
-from omni_sdk.stages import Image
+from omni_sdk.errors import DatasetError
+from omni_sdk.grs import prompts
+from omni_sdk.grs.processor import Processor, load_tokenizer
 from omni_sdk.utils.text import format_time
 from tokenizers import Tokenizer
 
@@ -61,12 +53,6 @@ class Model:
                 spec, prompts=dataclasses.replace(spec.prompts, reason=template)
             )
         return Processor(spec, self.tokenizer)
-
-    def image_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the (height, width) at which the model sees an image; LimitError beyond 200 to 1."""
-        low, high = self.spec.vision.image_pixels
-        factor = self.spec.vision.patch_size * self.spec.vision.merge_size
-        return smart_resize(height, width, factor=factor, min_pixels=low, max_pixels=high)
 
 
 def open_model(path: str) -> Model:
@@ -119,52 +105,3 @@ def random_example(variant: str, seconds: float, name: str, seed: int) -> str:
     times = [format_time(t) for t in np.sort(rng.uniform(0, seconds, count))]
     items = (f'{{"start_time": "{t}", "end_time": "{t}", "description": "..."}}' for t in times)
     return f"[{', '.join(items)}]"
-
-
-def image_request(
-    model: Model,
-    template: str,
-    query: str,
-    image: Image,
-    sound: NDArray[np.float32] | None = None,
-) -> ThinkerRequest:
-    """Prepare a question about one image, with sound if there is any.
-
-    Args:
-        model: the model.
-        template: `PHRASE` or `BOX`.
-        query: an expression; untrusted.
-        image: (H, W, 3) uint8 RGB of any size.
-        sound: (N,) float32 mono at the model's sampling rate.
-
-    Raises:
-        QueryError: the query is malformed or the prompt too long for the model.
-        LimitError: one side of the image is more than 200 times the other.
-    """
-    spec = model.spec
-    size = model.image_size(*image.shape[:2])
-    pixels, grid = patchify(resize(image, size, "bicubic")[None], spec.vision)
-    media = [image_ids(spec.tokens, int(np.prod(grid)) // spec.vision.merge_size**2)]
-    mel: tuple[NDArray[np.float32], ...] = ()
-    if sound is not None and num_audio_tokens(num_mel_frames(len(sound), spec.audio)) >= 1:
-        mel = (log_mel(sound, spec.audio),)
-        media.append(
-            audio_ids(spec.tokens, num_audio_tokens(num_mel_frames(len(sound), spec.audio)))
-        )
-    system = spec.prompts.system
-    turns = [] if system is None else [Turn("system", (system,))]
-    text = template.format(query=check_query(query))
-    ids = Chat(model.tokenizer, spec.tokens).encode([*turns, Turn("user", (*media, text))])
-    if len(ids) >= spec.decoder.max_positions:
-        raise QueryError(
-            f"the prompt has {len(ids)} tokens, the model reads {spec.decoder.max_positions}"
-        )
-    positions = rope_positions(
-        ids,
-        spec.tokens,
-        spec.decoder,
-        merge_size=spec.vision.merge_size,
-        image_grids=[grid],
-        audio_frames=[m.shape[1] for m in mel],
-    )
-    return ThinkerRequest(ids, positions, (VisionInput("image", pixels, grid),), mel)

@@ -186,7 +186,7 @@ class VideoClip:
         self._visit = visit
         self._masks = object_masks(visit)
         self.truth = ClipTruth.from_masks(self._masks)
-        video, positions = visit.sample.video, visit.frames.astype(np.float64)
+        video, positions = visit.sample.video, [float(i) for i in visit.frames]
         self.frames = ImageFrameSource(self._image_at, positions, video.size(), tracker_size)
 
     def _image_at(self, frame_index: int, size: tuple[int, int]) -> Image:

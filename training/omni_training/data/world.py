@@ -63,7 +63,7 @@ class WorldClip:
         )
         answers = self.scene.answers
         masks = np.stack([maps == index + 1 for index, _ in answers] or [np.zeros_like(maps, bool)])
-        self._masks: NDArray[np.bool_] = masks.any(axis=0)
+        self._masks = np.logical_or.reduce(masks)
         spans = np.array([span for _, span in answers], np.float64) * STEP_SECONDS
         self.truth = ClipTruth.from_masks(
             masks[: len(answers)], spans if answers else None, num_moments=len(answers)

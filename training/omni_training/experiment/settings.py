@@ -23,6 +23,7 @@ from omni_training.grpo.config import (
     WorkerSettings,
     build_config,
 )
+from omni_training.rewards.paper import PaperReward
 
 START = "start"
 CONTROL = "sft"
@@ -126,8 +127,7 @@ class ExperimentSettings:
             raise ConfigError(f"eval_families: expected some of {FAMILIES}, got {unknown}")
         if not 0 <= self.first_clip <= HELD_OUT_STRIDE - self.num_clips:
             raise ConfigError(f"first_clip: {self.first_clip} leaves the held-out range")
-        preset = self.rewards.build()
-        if preset.name != "paper":
+        if not isinstance(self.rewards.build(), PaperReward):
             raise ConfigError("rewards.preset: the arms' weights are those of the paper's preset")
 
     @property

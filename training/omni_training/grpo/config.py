@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from omni_sdk.errors import OmniError
 
-from omni_training.rewards.presets import PRESETS, RewardPreset
+from omni_training.rewards.preset import RewardPreset
+from omni_training.rewards.presets import PRESETS
 
 if TYPE_CHECKING:
     from peft import LoraConfig as PeftLoraConfig
@@ -159,7 +160,7 @@ class RewardSettings:
 
     Attributes:
         preset: a name of `rewards.presets.PRESETS`.
-        change: fields of `RewardPreset` with other values.
+        change: weights of that preset with other values.
     """
 
     preset: str = "paper"
@@ -171,9 +172,10 @@ class RewardSettings:
             raise ConfigError(
                 f"rewards.preset: unknown {self.preset!r}; expected one of {', '.join(PRESETS)}"
             )
-        _known(self.change, RewardPreset, "rewards.change")
+        preset = PRESETS[self.preset]
+        _known(self.change, preset, "rewards.change")
         try:
-            return dataclasses.replace(PRESETS[self.preset], **self.change)  # type: ignore[arg-type]
+            return dataclasses.replace(preset, **self.change)
         except (TypeError, ValueError) as e:
             raise ConfigError(f"rewards.change: {e}") from e
 

@@ -103,7 +103,6 @@ def accept_encoded(thinker: nn.Module) -> None:
     inner.get_audio_features = MethodType(audio, inner)
 
 
-@torch.no_grad()
 def encode(
     thinker: nn.Module, media: Sequence[PromptMedia], *, same_calls: bool = False
 ) -> list[PromptMedia]:
@@ -118,43 +117,59 @@ def encode(
     Returns:
         The same prompts with encoded media.
     """
-    inner: Any = thinker.model
-    parameter = next(inner.visual.parameters())
+    with torch.no_grad():
+        pixels = _encode_pixels(thinker, media, same_calls)
+        sounds = _encode_sounds(thinker, media, same_calls)
+    return [
+        replace(m, pixels=p, mel=(), sounds=torch.cat(s) if s else None, encoded=True)
+        for m, p, s in zip(media, pixels, sounds, strict=True)
+    ]
+
+
+def _encode_pixels(
+    thinker: Any, media: Sequence[PromptMedia], same_calls: bool
+) -> list[dict[str, Tensor]]:
+    """Return "image" and "video" -> (tokens, hidden) of each prompt."""
+    visual, v = thinker.model.visual, thinker.config.vision_config
+    parameter = next(visual.parameters())
     device, dtype = parameter.device, parameter.dtype
-    config = thinker.config
-    vision = [(i, kind, m) for i, m in enumerate(media) for kind in sorted(m.pixels)]
-    sounds = [(i, mel) for i, m in enumerate(media) for mel in m.mel]
+    merge = v.spatial_merge_size
+    inputs = [(i, kind, m) for i, m in enumerate(media) for kind in sorted(m.pixels)]
     pixels: list[dict[str, Tensor]] = [{} for _ in media]
-    heard: list[list[Tensor]] = [[] for _ in media]
-    merge = config.vision_config.spatial_merge_size
-    if vision:
-        patches = torch.cat([m.pixels[kind] for _, kind, m in vision]).to(device, dtype)
-        grids = torch.cat([m.grids[kind] for _, kind, m in vision]).to(device)
-        features = inner.visual(patches, grid_thw=grids).pooler_output
-        sizes = [int(m.grids[kind].prod(-1).sum()) // merge**2 for _, kind, m in vision]
-        for (i, kind, _), part in zip(vision, features.split(sizes), strict=True):
+    if inputs:
+        patches = torch.cat([m.pixels[kind] for _, kind, m in inputs]).to(device, dtype)
+        grids = torch.cat([m.grids[kind] for _, kind, m in inputs]).to(device)
+        features = visual(patches, grid_thw=grids).pooler_output
+        sizes = [int(m.grids[kind].prod(-1).sum()) // merge**2 for _, kind, m in inputs]
+        for (i, kind, _), part in zip(inputs, features.split(sizes), strict=True):
             pixels[i][kind] = part
     elif same_calls:
-        v = config.vision_config
         dim = v.in_channels * v.temporal_patch_size * v.patch_size**2
         blank = torch.zeros(merge**2, dim, device=device, dtype=dtype)
-        inner.visual(blank, grid_thw=torch.tensor([[1, merge, merge]], device=device))
-    if sounds:
-        batch = sound_batch([mel for _, mel in sounds], device, dtype)
-        features = type(inner).get_audio_features(inner, **batch, return_dict=True)
-        lengths = batch["feature_attention_mask"].sum(-1)
-        _, sizes = inner.audio_tower._get_feat_extract_output_lengths(lengths)
-        parts = features.last_hidden_state.split(sizes.tolist())
-        for (i, _), part in zip(sounds, parts, strict=True):
-            heard[i].append(part)
-    elif same_calls:
-        blank = torch.zeros(config.audio_config.num_mel_bins, 4)
-        batch = sound_batch([blank], device, dtype)
-        type(inner).get_audio_features(inner, **batch, return_dict=True)
-    return [
-        replace(m, pixels=p, mel=(), sounds=torch.cat(h) if h else None, encoded=True)
-        for m, p, h in zip(media, pixels, heard, strict=True)
-    ]
+        visual(blank, grid_thw=torch.tensor([[1, merge, merge]], device=device))
+    return pixels
+
+
+def _encode_sounds(
+    thinker: Any, media: Sequence[PromptMedia], same_calls: bool
+) -> list[list[Tensor]]:
+    """Return (tokens, hidden) of each sound of each prompt."""
+    inner = thinker.model
+    parameter = next(inner.visual.parameters())
+    inputs = [(i, mel) for i, m in enumerate(media) for mel in m.mel]
+    sounds: list[list[Tensor]] = [[] for _ in media]
+    if not inputs and not same_calls:
+        return sounds
+    mel = [mel for _, mel in inputs] or [torch.zeros(thinker.config.audio_config.num_mel_bins, 4)]
+    batch = sound_batch(mel, parameter.device, parameter.dtype)
+    # The class's own method: `accept_encoded` has put another in its place on the object.
+    features = type(inner).get_audio_features(inner, **batch, return_dict=True)
+    lengths = batch["feature_attention_mask"].sum(-1)
+    _, sizes = inner.audio_tower._get_feat_extract_output_lengths(lengths)
+    parts = features.last_hidden_state.split(sizes.tolist())
+    for (i, _), part in zip(inputs, parts, strict=bool(inputs)):  # a blank is nobody's
+        sounds[i].append(part)
+    return sounds
 
 
 def sound_batch(

@@ -17,7 +17,6 @@ from omni_sdk.errors import MemoryBudgetError
 from omni_training.grpo.config import ConfigError, RunConfig
 
 GB = 1e9
-MERGED_PATCH = 4
 AUDIO_TOKENS_PER_SECOND = 25
 TEXT_TOKENS = 400
 """Of the reasoner's instruction (the authors' longest template has about 380)."""

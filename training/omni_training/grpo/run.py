@@ -19,10 +19,10 @@ from omni_training.data.samples import SampleGuard, SampleStore, dataset_rows
 from omni_training.factories import find_factory
 from omni_training.grpo.checkpoints import STAGING
 from omni_training.grpo.config import ConfigError, RunConfig, grpo_config, lora_config, media_tokens
+from omni_training.grpo.suite import RewardSuite
 from omni_training.grpo.trainer import OmniGRPOTrainer
 from omni_training.rewards.jobs import RewardBackend
-from omni_training.rewards.presets import with_weights
-from omni_training.rewards.suite import RewardSuite
+from omni_training.rewards.preset import needs_dus
 from omni_training.workers.local import LocalBackend
 from omni_training.workers.scorer import build_scorer
 
@@ -72,7 +72,8 @@ def run(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:
     finally:
         if backend is not None:
             backend.close()
-    return trainer.state.log_history[-1] | {"skipped_samples": dict(trainer.samples.failed)}
+    last: dict[str, Any] = trainer.state.log_history[-1]
+    return last | {"skipped_samples": dict(trainer.samples.failed)}
 
 
 def save_final(trainer: OmniGRPOTrainer, output_dir: Path) -> None:
@@ -205,7 +206,7 @@ def build_trainer(
     )
     preset = config.rewards.build()
     if text_only:
-        preset = with_weights(preset, alpha_a=0.0, alpha_g=0.0)
+        preset = dataclasses.replace(preset, alpha_a=0.0, alpha_g=0.0)
     suite = RewardSuite(preset, guard, backend, max_failed_share=config.workers.max_failed_share)
     suppress = media_tokens(tokenizer, model.config)
     values = {"reward_weights": suite.weights} | overrides
@@ -245,7 +246,7 @@ def build_samples(config: RunConfig) -> tuple[list[str], SampleStore]:
 def build_backend(config: RunConfig) -> RewardBackend | None:
     """Start the reward workers that the preset needs."""
     preset, w = config.rewards.build(), config.workers
-    if not preset.needs_dus:
+    if not needs_dus(preset):
         return None
     if not w.factory:
         raise ConfigError(

@@ -90,11 +90,8 @@ class VllmRollouts:
         return result
 
     def _params(self, trainer: Any, count: int) -> Any:
-        make = self._make_params
-        if make is None:
-            from vllm import SamplingParams as make
         args = trainer.args
-        return make(
+        return (self._make_params or _vllm_params())(
             n=count,
             temperature=args.temperature,
             top_p=args.top_p,
@@ -158,6 +155,13 @@ def collapse(ids: NDArray[np.int64], tokens: TokenSpec) -> list[int]:
         elif not (i in pads and short and short[-1] == i):
             short.append(i)
     return short
+
+
+def _vllm_params() -> Callable[..., Any]:
+    from vllm import SamplingParams
+
+    make: Callable[..., Any] = SamplingParams
+    return make
 
 
 def _logprobs(output: Any, ids: list[int]) -> list[float]:

@@ -1,9 +1,9 @@
 """Rewards of answers about one image: a phrase for the grounder (Ref-AVS), or a box (refCOCOg).
 
 Ref-AVS as in the paper: the IoU of what the grounder finds for the phrase, as R_A; R_K and R_G are 0, since
-there is one moment and no propagation. What the published code pays by mistake (reference_tasks.py) is
-not paid: an unreadable answer earns nothing, and "not there" is a legal answer that is right where the object
-is not to be seen.
+there is one moment and no propagation. The published code gave an unreadable reply and an absent object the
+same box, (-1, -1, -1, -1), and paid garbage. Here an unreadable answer earns nothing, and "not there" is a
+legal answer that is right where the object is not to be seen.
 
 refCOCOg as published (Seg-Zero's sum of IoU, points and distances, at most 4.4), also as R_A; the format
 reward asks for one thought and one answer as everywhere.
@@ -16,8 +16,8 @@ from omni_sdk.grs.parser import parse_description, split_answer
 
 from omni_training.rewards.format import one_of_each_tag
 from omni_training.rewards.jobs import GroundingPoint
-from omni_training.rewards.reference_tasks import refcocog_reward
-from omni_training.rewards.text_scores import TextScores
+from omni_training.rewards.refcocog import refcocog_reward
+from omni_training.rewards.scores import TextScores
 from omni_training.rewards.truth import ClipTruth
 
 

@@ -40,7 +40,7 @@ class RewardJob:
         clip_id: the clip; jobs of one clip go to one worker.
         points: keyframes in time order.
         masks: whether R_G is wanted (it costs a propagation).
-        preset: "paper" or "reference": how boxes and masks are scored.
+        preset: a name of `presets.PRESETS`: how boxes and masks are scored.
     """
 
     sample_id: str
@@ -50,8 +50,6 @@ class RewardJob:
     preset: str = "paper"
 
     def __post_init__(self) -> None:
-        if self.preset not in ("paper", "reference"):
-            raise ValueError(f"preset must be 'paper' or 'reference', got {self.preset!r}")
         if len(self.points) > MAX_KEYFRAMES:
             raise ValueError(f"at most {MAX_KEYFRAMES} keyframes per job, got {len(self.points)}")
 

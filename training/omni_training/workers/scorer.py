@@ -17,10 +17,8 @@ from omni_sdk.errors import DatasetError
 from omni_sdk.stages import FrameSource, GroundedBox, Grounder, Image, Tracker
 
 from omni_training.factories import find_factory
-from omni_training.rewards import reference
-from omni_training.rewards.boxes import box_reward
 from omni_training.rewards.jobs import DusScores, GroundingPoint, RewardJob
-from omni_training.rewards.masks import mask_reward
+from omni_training.rewards.presets import scoring
 from omni_training.rewards.truth import ClipTruth
 
 
@@ -141,7 +139,7 @@ class ClipScorer:
         if not true:
             raise DatasetError(f"sample {job.sample_id!r} has no annotated frame")
         pairs = [(union.get(i, np.zeros_like(mask)), mask) for i, mask in sorted(true.items())]
-        return reference.mask_j(pairs) if job.preset == "reference" else mask_reward(pairs)
+        return scoring(job.preset).mask_score(pairs)
 
 
 def images_of(clip: RewardClip) -> Images:
@@ -170,11 +168,7 @@ def _box_scores(
         raise DatasetError(
             f"sample {job.sample_id!r} has {truth.num_frames} frames, the job names {samples}"
         )
-    if job.preset == "reference":
-        # The published boxes include their last pixel; the grounder's numbers are compared as they are.
-        return reference.box_terms(boxes, reference.true_inclusive(truth, samples))
-    true = [truth.boxes_at(s) for s in samples]
-    return box_reward(boxes, true, absent=truth.absent), 0.0
+    return scoring(job.preset).box_scores(boxes, truth, samples)
 
 
 def build_scorer(factory: str, options: dict[str, Any]) -> ClipScorer:

@@ -1,4 +1,4 @@
-"""What a completion's text alone is worth."""
+"""What a completion is worth: by its text alone, and in all."""
 
 from __future__ import annotations
 
@@ -26,3 +26,19 @@ class TextScores:
     points: tuple[GroundingPoint, ...]
     status: str
     r_a: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewards:
+    """The four columns that GRPO sums with a preset's `column_weights`, and every part by name."""
+
+    format: float
+    r_k: float
+    r_a: float
+    r_g: float
+    parts: dict[str, float]
+
+    @property
+    def columns(self) -> tuple[float, float, float, float]:
+        """The columns in their order."""
+        return self.format, self.r_k, self.r_a, self.r_g

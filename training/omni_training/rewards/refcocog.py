@@ -1,12 +1,6 @@
-"""The published rewards of the two image tasks, RefAVS and refCOCOg, with their bugs.
+"""The published reward of refCOCOg (SegZero's): one box and two points on it.
 
-Source: github.com/aim-uofa/Omni-R1 at 1de42f8, src/omni_r1/load_datasets/refavs.py and segzero.py. Used
-by the `reference` preset only. Numbers in square brackets are those of omni-r1.md section 3:
-
-- [7] RefAVS: an object that is not in frame 0 has the box (-1, -1, -1, -1), scaled like any other, and
-  an unreadable reply has it too: their IoU is 0.91 at a ratio of 0.98 and 1 at 1. Garbage is paid, a
-  real box is not, and nothing can say "not there".
-- [8] RefAVS: frame 0 only, and the first box of the reply only.
+Source: github.com/aim-uofa/Omni-R1 at 1de42f8, src/omni_r1/load_datasets/segzero.py.
 """
 
 from __future__ import annotations
@@ -19,27 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-_ABSENT = (-1.0, -1.0, -1.0, -1.0)
 _FLAT_OBJECT = re.compile(r"{[^}]+}")
 _FAR = 999.0
-
-
-def refavs_reward(reply: str, true_inclusive: ArrayLike, ratio_wh: tuple[float, float]) -> float:
-    """Return the IoU of the reply's first box with the true box of frame 0.
-
-    Args:
-        reply: the grounder's text.
-        true_inclusive: (4,) xyxy pixels of the original frame, right and bottom included;
-            (-1, -1, -1, -1) where the object is not to be seen.
-        ratio_wh: resized / original width and height; the reply is in resized pixels.
-    """
-    found = np.asarray(_first_box(reply), np.float64)
-    true = np.asarray(true_inclusive, np.float64) * np.array(ratio_wh * 2)
-    sides = np.minimum(found[2:], true[2:]) - np.maximum(found[:2], true[:2]) + 1
-    inter = float(np.prod(np.maximum(sides, 0)))
-    areas = [float(np.prod(b[2:] - b[:2] + 1)) for b in (found, true)]
-    union = areas[0] + areas[1] - inter
-    return inter / union if union else 0.0
 
 
 def refcocog_reward(answer: str, box: ArrayLike, points: ArrayLike) -> float:
@@ -63,17 +38,6 @@ def refcocog_reward(answer: str, box: ArrayLike, points: ArrayLike) -> float:
         + min(1.0, max(0.0, (30.0 - box_distance) * 0.05))
         + _strict_format(value)
     )
-
-
-def _first_box(reply: str) -> tuple[float, ...]:
-    match = re.search(r"({[\s\S]*?})", reply)
-    try:
-        box = json.loads(match.group(0))["bbox_2d"] if match else None
-        if isinstance(box, list) and len(box) == 4:
-            return tuple(float(v) for v in box)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    return _ABSENT
 
 
 def _flat_object(text: str) -> dict[str, Any]:

@@ -11,16 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from omni_sdk.errors import OmniError
 
 from omni_training.data.samples import SampleGuard
 from omni_training.rewards.jobs import DusScores, RewardBackend, RewardJob
-from omni_training.rewards.presets import RewardPreset, Rewards, combine, score_text
-from omni_training.rewards.reference import length_bonus
-from omni_training.rewards.text_scores import TextScores
+from omni_training.rewards.preset import RewardPreset, needs_dus, total
+from omni_training.rewards.scores import Rewards, TextScores
 
 RewardFunction = Callable[..., Coroutine[Any, Any, list[float | None]]]
 COLUMNS = ("format", "r_k", "r_a", "r_g")
@@ -55,7 +53,7 @@ class RewardSuite:
         Raises:
             ValueError: the preset needs a backend and there is none.
         """
-        if preset.needs_dus and backend is None:
+        if needs_dus(preset) and backend is None:
             raise ValueError(
                 "alpha_a or alpha_g is not 0: boxes and masks need a reward backend; found none"
             )
@@ -98,7 +96,7 @@ class RewardSuite:
                 preset=self.preset.name,
             )
             for i, scores in enumerate(scored)
-            if scores is not None and scores.points and self.preset.needs_dus
+            if scores is not None and scores.points and needs_dus(self.preset)
         }
         replies = dict.fromkeys(jobs, None)
         if self._backend is not None and jobs:
@@ -110,10 +108,8 @@ class RewardSuite:
                 rewards.append(None)
                 continue
             truth = self._samples.truth(sample_ids[i])
-            rewards.append(combine(scores, replies.get(i), truth, self.preset))
-        if self.preset.length_bonus:
-            rewards = self._with_length_bonus(rewards, sample_ids, num_tokens)
-        return rewards
+            rewards.append(self.preset.combine(scores, replies.get(i), truth))
+        return self._compared(rewards, sample_ids, num_tokens)
 
     def metrics(
         self, rewards: Sequence[Rewards | None], sample_ids: Sequence[str]
@@ -159,40 +155,33 @@ class RewardSuite:
         if sample_id in self._samples.failed:
             return None
         truth, clock = self._samples.truth(sample_id), self._samples.clock(sample_id)
-        return score_text(text, truth, clock, self.preset)
+        return self.preset.score_text(text, truth, clock)
 
     def _moments(self, sample_id: str) -> bool:
         """Whether a sample is about a clip; answers about one image are not propagated."""
         return self._samples.truth(sample_id).answer == "moments"
 
     def _value(self, reward: Rewards, name: str) -> float:
-        value: float = reward.total(self.preset) if name == "total" else getattr(reward, name)
+        value: float = total(reward, self.preset) if name == "total" else getattr(reward, name)
         return value
 
-    def _with_length_bonus(
+    def _compared(
         self,
         rewards: list[Rewards | None],
         sample_ids: Sequence[str],
         num_tokens: Sequence[int],
     ) -> list[Rewards | None]:
-        """Reference only. Groups are those of this process, as in the published code."""
-        groups: dict[str, list[int]] = defaultdict(list)
+        """Pay what the preset pays by comparison; groups are those of this process."""
+        groups: dict[str, list[tuple[int, Rewards]]] = defaultdict(list)
         for i, (reward, sample_id) in enumerate(zip(rewards, sample_ids, strict=True)):
             if reward is not None:
-                groups[sample_id].append(i)
+                groups[sample_id].append((i, reward))
         paid = list(rewards)
-        for rows in groups.values():
-            group = [rewards[i] for i in rows]
-            accuracy = [
-                r.total(self.preset) - self.preset.alpha_format * r.format
-                for r in group
-                if r is not None
-            ]
-            bonuses = length_bonus(accuracy, [num_tokens[i] for i in rows])
-            for i, reward, bonus in zip(rows, group, bonuses, strict=True):
-                if reward is not None:
-                    parts = reward.parts | {"length_bonus": bonus}
-                    paid[i] = replace(reward, r_k=reward.r_k + bonus, parts=parts)
+        for group in groups.values():
+            rows = [i for i, _ in group]
+            compared = self.preset.compare([r for _, r in group], [num_tokens[i] for i in rows])
+            for i, reward in zip(rows, compared, strict=True):
+                paid[i] = reward
         return paid
 
     def _column(self, name: str) -> RewardFunction:
