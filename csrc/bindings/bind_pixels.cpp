@@ -30,8 +30,13 @@ PlanePixels make_pixels(Pair subsampling, int bits, int padding_bits, bool chrom
   if (subsampling.first < 0 || subsampling.first > 2 || subsampling.second < 0 || subsampling.second > 2) {
     throw std::invalid_argument("no such plane format");
   }
-  const PlaneFormat format{static_cast<int>(subsampling.second), static_cast<int>(subsampling.first),
-                           bits, padding_bits, chroma_interleaved, siting.second, siting.first};
+  const PlaneFormat format{static_cast<int>(subsampling.second),
+                           static_cast<int>(subsampling.first),
+                           bits,
+                           padding_bits,
+                           chroma_interleaved,
+                           siting.second,
+                           siting.first};
   return PlanePixels(format, size_of(size), size_of(wanted), parse_filter(filter));
 }
 
@@ -55,7 +60,8 @@ Turn turn_of(const Flags& flags) { return {std::get<0>(flags), std::get<1>(flags
 
 // The memory of a writable contiguous array of exactly this many values of this type.
 void* output_data(py::array& out, const py::dtype& type, std::int64_t values) {
-  if (!out.dtype().is(type) || !(out.flags() & py::array::c_style) || !out.writeable() || out.size() != values) {
+  if (!out.dtype().is(type) || !(out.flags() & py::array::c_style) || !out.writeable() ||
+      out.size() != values) {
     throw std::invalid_argument("expected a contiguous output of " + std::to_string(values) + " values");
   }
   return out.mutable_data();
@@ -93,7 +99,8 @@ PatchMemory check_patches(py::array& out, const PatchLayout& layout, ImageSize s
     throw std::invalid_argument("no such frame in the output");
   }
   const bool is_half = out.dtype().is(half());
-  return {output_data(out, is_half ? half() : py::dtype::of<float>(), rows * layout.frame_values(size)), is_half};
+  return {output_data(out, is_half ? half() : py::dtype::of<float>(), rows * layout.frame_values(size)),
+          is_half};
 }
 
 void patches(const PlanePixels& pixels, const Planes& planes, const Strides& strides,
@@ -142,11 +149,13 @@ void patchify_images(const py::array_t<std::uint8_t, py::array::c_style>& images
 void register_pixels(py::module_& m) {
   py::class_<PlanePixels>(m, "PlanePixels", "Planes -> RGB or patches; see omni_sdk.media.pixels.fast.")
       .def(py::init(&make_pixels), py::arg("subsampling"), py::arg("bits"), py::arg("padding_bits"),
-           py::arg("chroma_interleaved"), py::arg("siting"), py::arg("size"), py::arg("wanted"), py::arg("filter"))
+           py::arg("chroma_interleaved"), py::arg("siting"), py::arg("size"), py::arg("wanted"),
+           py::arg("filter"))
       .def("rgb", &rgb, py::arg("planes"), py::arg("strides"), py::arg("matrix"), py::arg("turn"),
            py::arg("out").noconvert())
       .def("patches", &patches, py::arg("planes"), py::arg("strides"), py::arg("matrix"), py::arg("turn"),
-           py::arg("sides"), py::arg("scale"), py::arg("offset"), py::arg("out").noconvert(), py::arg("frame"));
+           py::arg("sides"), py::arg("scale"), py::arg("offset"), py::arg("out").noconvert(),
+           py::arg("frame"));
   m.def("patchify", &patchify_images, py::arg("images").noconvert(), py::arg("sides"), py::arg("tables"),
         py::arg("out").noconvert(), py::arg("first"),
         "(T, H, W, 3) uint8 -> patches by look-up; see omni_sdk.media.pixels.patch_layout.");

@@ -28,8 +28,7 @@ LumaView viewOf(const ByteImage& image) {
 
 void requireShape(const Doubles& array, py::ssize_t columns, const char* name) {
   if (array.ndim() != 2 || array.shape(1) != columns)
-    throw py::value_error(std::string(name) + " must have shape (N, " + std::to_string(columns) +
-                          ")");
+    throw py::value_error(std::string(name) + " must have shape (N, " + std::to_string(columns) + ")");
 }
 
 FlowBox boxOf(const BoxTuple& box) {
@@ -78,8 +77,7 @@ auto unlocked(Work work) {
   return work();
 }
 
-Doubles flowSelect(const ByteImage& luma, const ByteImage& mask, const BoxTuple& box,
-                   int64_t count) {
+Doubles flowSelect(const ByteImage& luma, const ByteImage& mask, const BoxTuple& box, int64_t count) {
   const LumaView image = viewOf(luma), object = viewOf(mask);
   const FlowBox where = boxOf(box);
   return arrayOf(unlocked([&] { return selectPoints(image, object, where, count); }));
@@ -111,9 +109,8 @@ py::tuple flowMatch(const ByteImage& before, const ByteImage& after, const ByteI
       followed.push_back(now[i]);
       expected.push_back(moves[i]);
     }
-  const std::vector<FlowTrack> tracks = unlocked([&] {
-    return trackPoints(from, to, object, where, followed, expected, levels, iterations);
-  });
+  const std::vector<FlowTrack> tracks = unlocked(
+      [&] { return trackPoints(from, to, object, where, followed, expected, levels, iterations); });
   Doubles matches({static_cast<py::ssize_t>(n), py::ssize_t{8}});
   Doubles contrast(static_cast<py::ssize_t>(tracks.size()));
   for (size_t i = 0; i < n; ++i) {
@@ -139,8 +136,8 @@ py::tuple flowFit(const Doubles& matches, const Doubles& prior, double radius) {
   Doubles affine({py::ssize_t{2}, py::ssize_t{3}});
   double* data = affine.mutable_data();
   for (const double v : {f.a, f.b, f.tx, f.c, f.d, f.ty}) *data++ = v;
-  return py::make_tuple(affine, Doubles(static_cast<py::ssize_t>(motion.weights.size()),
-                                        motion.weights.data()));
+  return py::make_tuple(affine,
+                        Doubles(static_cast<py::ssize_t>(motion.weights.size()), motion.weights.data()));
 }
 
 Motion motionOf(const Doubles& affine, const Doubles& weights) {
@@ -149,14 +146,14 @@ Motion motionOf(const Doubles& affine, const Doubles& weights) {
 }
 
 // Where the motion puts the matches, (N, 2), and the part of a frame of `size` that `box` may have come to.
-py::tuple flowSmooth(const Doubles& matches, const Doubles& affine, const Doubles& weights,
-                     double radius, const BoxTuple& box, std::pair<int64_t, int64_t> size) {
+py::tuple flowSmooth(const Doubles& matches, const Doubles& affine, const Doubles& weights, double radius,
+                     const BoxTuple& box, std::pair<int64_t, int64_t> size) {
   const std::vector<Match> pairs = matchesOf(matches);
   const Motion motion = motionOf(affine, weights);
   std::vector<FlowPoint> places;
   for (const Match& m : pairs) places.push_back(m.anchor);
-  const std::vector<FlowPoint> residuals =
-      unlocked([&] { return smoothResiduals(pairs, motion, radius, places, true); });
+  const std::vector<FlowPoint> residuals = unlocked(
+      [&] { return smoothResiduals(pairs, motion, radius, places, true); });
   for (size_t i = 0; i < places.size(); ++i) {
     const FlowPoint at = motion.affine(places[i]);
     places[i] = {at.x + residuals[i].x, at.y + residuals[i].y};
@@ -190,8 +187,8 @@ py::array_t<bool> flowWarp(const ByteImage& mask, const ByteImage& anchor, const
 
 // Shapes, units and errors are documented on the public faces in omni_sdk/dus/carry*.py.
 void register_propagation(py::module_& m) {
-  m.def("flow_select", &flowSelect, py::arg("luma").noconvert(), py::arg("mask").noconvert(),
-        py::arg("box"), py::arg("count"));
+  m.def("flow_select", &flowSelect, py::arg("luma").noconvert(), py::arg("mask").noconvert(), py::arg("box"),
+        py::arg("count"));
   m.def("flow_box", &flowBox, py::arg("mask").noconvert());
   m.def("flow_match", &flowMatch, py::arg("before").noconvert(), py::arg("after").noconvert(),
         py::arg("mask").noconvert(), py::arg("box"), py::arg("anchors"), py::arg("points"),
@@ -200,9 +197,8 @@ void register_propagation(py::module_& m) {
   m.def("flow_smooth", &flowSmooth, py::arg("matches"), py::arg("affine"), py::arg("weights"),
         py::arg("radius"), py::arg("box"), py::arg("size"));
   m.def("flow_warp", &flowWarp, py::arg("mask").noconvert(), py::arg("anchor").noconvert(),
-        py::arg("current").noconvert(), py::arg("matches"),
-        py::arg("affine"), py::arg("weights"), py::arg("radius"), py::arg("box"),
-        py::arg("cell"));
+        py::arg("current").noconvert(), py::arg("matches"), py::arg("affine"), py::arg("weights"),
+        py::arg("radius"), py::arg("box"), py::arg("cell"));
 }
 
 }  // namespace omni::bindings

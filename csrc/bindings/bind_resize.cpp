@@ -40,8 +40,9 @@ Images resize(const Images& images, std::int64_t height, std::int64_t width, con
 }
 
 // From a decoder's memory: `plane` holds rows of RGB pixels, `row_stride` bytes apart.
-Images resize_plane(const py::buffer& plane, std::int64_t row_stride, std::pair<std::int64_t, std::int64_t> size,
-                    std::pair<std::int64_t, std::int64_t> wanted, const std::string& filter) {
+Images resize_plane(const py::buffer& plane, std::int64_t row_stride,
+                    std::pair<std::int64_t, std::int64_t> size, std::pair<std::int64_t, std::int64_t> wanted,
+                    const std::string& filter) {
   const ImageSize from = size_of(size);
   const ImageSize to = size_of(wanted);
   const Filter kernel = parse_filter(filter);
@@ -94,14 +95,15 @@ Images yuv_to_rgb(const std::array<py::buffer, 3>& planes, const std::array<std:
 
 void register_resize(py::module_& m) {
   m.def("resize", &resize, py::arg("images").noconvert(), py::arg("height"), py::arg("width"),
-        py::arg("filter"), "Antialiased resize of (T, H, W, 3) uint8 images; see omni_sdk.media.pixels.resize.");
+        py::arg("filter"),
+        "Antialiased resize of (T, H, W, 3) uint8 images; see omni_sdk.media.pixels.resize.");
   m.def("resize_plane", &resize_plane, py::arg("plane"), py::arg("row_stride"), py::arg("size"),
         py::arg("wanted"), py::arg("filter"),
         "As resize, from one frame whose (height, width) pixels lie row_stride bytes apart.");
-  m.def("yuv_to_rgb", &yuv_to_rgb, py::arg("planes"), py::arg("strides"), py::arg("size"),
-        py::arg("wanted"), py::arg("filter"), py::arg("inverse"), py::arg("is_full_range"),
-        py::arg("chroma_rows") = 2,
-        "8-bit 4:2:0 or 4:2:2 planes -> RGB as libswscale on x86, resized; see omni_sdk.media.pixels.convert.");
+  m.def(
+      "yuv_to_rgb", &yuv_to_rgb, py::arg("planes"), py::arg("strides"), py::arg("size"), py::arg("wanted"),
+      py::arg("filter"), py::arg("inverse"), py::arg("is_full_range"), py::arg("chroma_rows") = 2,
+      "8-bit 4:2:0 or 4:2:2 planes -> RGB as libswscale on x86, resized; see omni_sdk.media.pixels.convert.");
 }
 
 }  // namespace omni::bindings

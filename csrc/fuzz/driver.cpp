@@ -32,15 +32,11 @@ void mutate(Bytes& input, const std::vector<Bytes>& corpus, std::mt19937_64& rng
     case 2:
       if (!input.empty()) input[at] = static_cast<uint8_t>(input[at] + rng() % 9 - 4);
       break;
-    case 3:
-      input.insert(input.begin() + static_cast<ptrdiff_t>(at), static_cast<uint8_t>(rng()));
-      break;
+    case 3: input.insert(input.begin() + static_cast<ptrdiff_t>(at), static_cast<uint8_t>(rng())); break;
     case 4:
       if (!input.empty()) input.erase(input.begin() + static_cast<ptrdiff_t>(at));
       break;
-    case 5:
-      input.resize(at);
-      break;
+    case 5: input.resize(at); break;
     default: {  // splice
       const Bytes& other = corpus[rng() % corpus.size()];
       const size_t from = other.empty() ? 0 : rng() % other.size();

@@ -79,8 +79,8 @@ void carry(const uint8_t* head, Stream& stream) {
   for (size_t i = 0; i < starts.size(); ++i)
     guesses.push_back(head[12] & 1 ? omni::FlowPoint{stream.number(), stream.number()}
                                    : omni::FlowPoint{0, 0});
-  const auto tracks = omni::trackPoints(before.view(), after.view(), mask.view(), box, starts,
-                                        guesses, head[3] % 10, 8);
+  const auto tracks = omni::trackPoints(before.view(), after.view(), mask.view(), box, starts, guesses,
+                                        head[3] % 10, 8);
   std::vector<omni::Match> matches;
   for (size_t i = 0; i < tracks.size(); ++i) {
     const omni::FlowTrack& t = tracks[i];
@@ -92,7 +92,10 @@ void carry(const uint8_t* head, Stream& stream) {
   for (int i = 0; i < head[12] % 6; ++i)
     matches.push_back({{stream.number(), stream.number()},
                        {stream.number(), stream.number()},
-                       stream.number(), stream.number(), stream.number(), stream.number()});
+                       stream.number(),
+                       stream.number(),
+                       stream.number(),
+                       stream.number()});
   const double radius = head[13] == 0 ? stream.number() : head[13];
   const omni::Motion motion = omni::fitMotion(matches, {1, 0, 0, 0, 1, 0}, radius);
   if (motion.weights.size() != matches.size()) std::abort();

@@ -58,14 +58,16 @@ Sums plain(const Plane& plane, size_t first, size_t step, const omni::PlaneTaps&
       int32_t sum = (1 << shift) >> 1;
       for (size_t j = 0; j < static_cast<size_t>(down.counts[y]); ++j) {
         const size_t at = static_cast<size_t>(down.starts[y]) + j;
-        sum += down.values[y * static_cast<size_t>(down.stride) + j] * sample_of(plane, at, first + x * step, f);
+        sum += down.values[y * static_cast<size_t>(down.stride) + j] *
+               sample_of(plane, at, first + x * step, f);
       }
       row[x] = std::clamp(sum >> shift, -32768, 32767);
     }
     for (size_t x = 0; x < static_cast<size_t>(to.width); ++x) {
       int32_t sum = 0;
       for (size_t j = 0; j < static_cast<size_t>(across.counts[x]); ++j) {
-        sum += across.values[x * static_cast<size_t>(across.stride) + j] * row[static_cast<size_t>(across.starts[x]) + j];
+        sum += across.values[x * static_cast<size_t>(across.stride) + j] *
+               row[static_cast<size_t>(across.starts[x]) + j];
       }
       out[y * static_cast<size_t>(to.width) + x] = sum;
     }
@@ -81,10 +83,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 10) return 0;
   constexpr int depths[] = {8, 8, 8, 9, 10, 12, 14, 10};
   const int bits = depths[data[0] & 7], x_shift = data[0] >> 3 & 1, y_shift = data[0] >> 4 & 1;
-  const omni::PlaneFormat f{x_shift, y_shift, bits, (data[0] & 7) == 7 ? 6 : 0, (data[0] & 32) != 0,
-                            data[0] & 64 && x_shift ? 0.25 : 0.0, data[0] & 128 && y_shift ? 0.25 : 0.0};
+  const omni::PlaneFormat f{x_shift,
+                            y_shift,
+                            bits,
+                            (data[0] & 7) == 7 ? 6 : 0,
+                            (data[0] & 32) != 0,
+                            data[0] & 64 && x_shift ? 0.25 : 0.0,
+                            data[0] & 128 && y_shift ? 0.25 : 0.0};
   const ImageSize from{data[1] % 96 + 1, data[2] + 1};
-  const omni::PatchLayout layout{data[3] % 3 ? (data[3] & 1 ? 14 : 8) : 3, data[3] % 5 ? 2 : 1, data[3] % 7 ? 1 : 2};
+  const omni::PatchLayout layout{data[3] % 3 ? (data[3] & 1 ? 14 : 8) : 3, data[3] % 5 ? 2 : 1,
+                                 data[3] % 7 ? 1 : 2};
   const int64_t unit = layout.patch * layout.merge;
   const ImageSize to{unit * (data[4] % 3 + 1), unit * (data[5] % 4 + 1)};
   const omni::Filter filter = data[6] & 1 ? omni::Filter::bicubic : omni::Filter::bilinear;
@@ -93,14 +101,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint8_t* samples = data + 8;
   const size_t count = size - 8;
 
-  const ImageSize chroma{(from.height + (1 << y_shift) - 1) >> y_shift, (from.width + (1 << x_shift) - 1) >> x_shift};
+  const ImageSize chroma{(from.height + (1 << y_shift) - 1) >> y_shift,
+                         (from.width + (1 << x_shift) - 1) >> x_shift};
   const auto side = [](int64_t v) { return static_cast<size_t>(v); };
   const size_t pairs = f.chroma_interleaved ? 2 : 1;
   const Plane y = make_plane(side(from.height), side(from.width), f, padding, samples, count, 0);
   const Plane u = make_plane(side(chroma.height), side(chroma.width) * pairs, f, padding, samples, count, 5);
   const Plane v = make_plane(side(chroma.height), side(chroma.width), f, padding, samples, count, 11);
-  const omni::PlaneImage image{{y.bytes.data(), u.bytes.data(), f.chroma_interleaved ? nullptr : v.bytes.data()},
-                               {y.stride, u.stride, v.stride}};
+  const omni::PlaneImage image{
+      {y.bytes.data(), u.bytes.data(), f.chroma_interleaved ? nullptr : v.bytes.data()},
+      {y.stride, u.stride, v.stride}};
   const float one = 1.0f / (1 << 20);
   const omni::ColourMatrix m{1.164f * one, 1.793f * one, -0.213f * one, -0.533f * one,
                              2.112f * one, -248.0f,      77.0f,         -289.0f};
@@ -117,7 +127,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (int64_t frame = 0; frame < layout.temporal; ++frame) {
     omni::PatchTarget<float> target(patches.data(), layout, frame, to, turn, {1, 1, 1}, {0, 0, 0});
     pixels(image, m, target);
-    omni::PatchTarget<uint16_t> half(halves.data(), layout, frame, to, turn, {0.01f, 0.01f, 0.01f}, {-1, -1, -1});
+    omni::PatchTarget<uint16_t> half(halves.data(), layout, frame, to, turn, {0.01f, 0.01f, 0.01f},
+                                     {-1, -1, -1});
     pixels(image, m, half);
   }
   if (std::any_of(patches.begin(), patches.end(), [](float p) { return std::isnan(p); })) std::abort();
@@ -132,8 +143,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const omni::PlaneTaps luma_down = rows_of(from.height, y_scale, 0.0);
   const omni::PlaneTaps chroma_down = rows_of(chroma.height, y_scale / (1 << y_shift), f.y_siting);
   const omni::PlaneTaps luma_across = omni::plane_taps(from.width, to.width, x_scale, 0.0, filter);
-  const omni::PlaneTaps chroma_across =
-      omni::plane_taps(chroma.width, to.width, x_scale / (1 << x_shift), f.x_siting, filter);
+  const omni::PlaneTaps chroma_across = omni::plane_taps(chroma.width, to.width, x_scale / (1 << x_shift),
+                                                         f.x_siting, filter);
   const Sums sy = plain(y, 0, 1, luma_down, luma_across, to, f);
   const Sums su = plain(u, 0, pairs, chroma_down, chroma_across, to, f);
   const Sums sv = f.chroma_interleaved ? plain(u, 1, 2, chroma_down, chroma_across, to, f)
@@ -150,7 +161,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (turn.flip_y) py = shown.height - 1 - py;
       if (turn.flip_x) px = shown.width - 1 - px;
       for (size_t c = 0; c < 3; ++c) {
-        if (rgb[side(py * shown.width + px) * 3 + c] != static_cast<uint8_t>(expected[c] + 0.5f)) std::abort();
+        if (rgb[side(py * shown.width + px) * 3 + c] != static_cast<uint8_t>(expected[c] + 0.5f))
+          std::abort();
         const int64_t place = layout.row_offset(shown, py) + layout.column_offset(px) +
                               static_cast<int64_t>(c) * layout.channel_stride();
         if (patches[side(place)] != expected[c]) std::abort();

@@ -13,11 +13,10 @@ namespace {
 using Bytes = std::vector<uint8_t>;
 
 // One axis of an image whose samples lie `step` bytes apart, `other` runs of them `run` bytes apart.
-Bytes plain(const Bytes& in, size_t lines, size_t length, size_t wanted, bool across,
-            omni::Filter filter) {
+Bytes plain(const Bytes& in, size_t lines, size_t length, size_t wanted, bool across, omni::Filter filter) {
   if (length == wanted) return in;
-  const omni::AxisWeights w =
-      omni::axis_weights(static_cast<int64_t>(length), static_cast<int64_t>(wanted), filter);
+  const omni::AxisWeights w = omni::axis_weights(static_cast<int64_t>(length), static_cast<int64_t>(wanted),
+                                                 filter);
   Bytes out(lines * wanted * 3);
   for (size_t line = 0; line < lines; ++line)
     for (size_t i = 0; i < wanted; ++i)
@@ -62,12 +61,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const int64_t chroma_rows = data[5] & 4 ? 1 : 2;
   const std::int32_t inverse[4] = {117489, 138438, 13975, 34925};
   const Bytes luma(source.begin(), source.begin() + static_cast<ptrdiff_t>(height * width));
-  const Bytes chroma(source.begin(), source.begin() + static_cast<ptrdiff_t>(height * width / 2) / chroma_rows);
-  const omni::YuvImage image{luma.data(),     chroma.data(),   chroma.data(),
-                             side(width),     side(width / 2), side(width / 2), chroma_rows,
-                             omni::yuv_coefficients(inverse, data[5] & 2)};
-  for (size_t y = 0; y < height; ++y)
-    image.row_to_rgb(side(y), side(width), packed.data() + y * width * 3);
+  const Bytes chroma(source.begin(),
+                     source.begin() + static_cast<ptrdiff_t>(height * width / 2) / chroma_rows);
+  const omni::YuvImage image{
+      luma.data(),     chroma.data(),   chroma.data(), side(width),
+      side(width / 2), side(width / 2), chroma_rows,   omni::yuv_coefficients(inverse, data[5] & 2)};
+  for (size_t y = 0; y < height; ++y) image.row_to_rgb(side(y), side(width), packed.data() + y * width * 3);
   Bytes direct(target.size());
   resizer(image, direct.data());
   resizer(packed.data(), side(width * 3), target.data());

@@ -26,8 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                      omni::runsIntersection(runs, again) == omni::runsArea(runs) &&
                      omni::formatRle(omni::runsUnion(runs, runs)) == canonical &&
                      omni::runsIou({runs}, {again}, height)[0] == 1.0 && box.x1 <= width &&
-                     box.y1 <= height &&
-                     omni::columnsFromRuns(again, height, width).bits == columns.bits;
+                     box.y1 <= height && omni::columnsFromRuns(again, height, width).bits == columns.bits;
   if (!sound) std::abort();
   return 0;
 }

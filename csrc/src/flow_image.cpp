@@ -19,8 +19,8 @@ void repeatEdges(PaddedImage& image) {
   }
   for (int64_t i = 1; i <= kFlowPad; ++i) {
     std::memcpy(image.row(-i) - kFlowPad, image.row(0) - kFlowPad, image.stride);
-    std::memcpy(image.row(image.height - 1 + i) - kFlowPad,
-                image.row(image.height - 1) - kFlowPad, image.stride);
+    std::memcpy(image.row(image.height - 1 + i) - kFlowPad, image.row(image.height - 1) - kFlowPad,
+                image.stride);
   }
 }
 
@@ -94,8 +94,8 @@ PaddedImage growMask(const PaddedImage& fine, int64_t step) {
   PaddedImage out((fine.height + step - 1) / step, (fine.width + step - 1) / step);
   std::vector<uint8_t> any(fine.width + 3);
   for (int64_t y = 0; y < out.height; ++y) {
-    growDown(fine.row(step * y - 1) - 1, fine.row(step * y) - 1, fine.row(step * y + 1) - 1,
-             fine.width + 2, any.data());
+    growDown(fine.row(step * y - 1) - 1, fine.row(step * y) - 1, fine.row(step * y + 1) - 1, fine.width + 2,
+             any.data());
     (step == 1 ? growAcross : growAcrossHalf)(any.data(), out.width, out.row(y));
   }
   clearEdges(out);
@@ -106,14 +106,12 @@ PaddedImage growMask(const PaddedImage& fine, int64_t step) {
 
 void checkFlowSize(int64_t height, int64_t width) {
   if (height < 1 || width < 1 || height > kMaxFlowSide || width > kMaxFlowSide)
-    throw std::invalid_argument("sides must be in [1, " + std::to_string(kMaxFlowSide) +
-                                "], got " + std::to_string(height) + " x " +
-                                std::to_string(width));
+    throw std::invalid_argument("sides must be in [1, " + std::to_string(kMaxFlowSide) + "], got " +
+                                std::to_string(height) + " x " + std::to_string(width));
 }
 
 void checkFlowBox(const FlowBox& box, int64_t height, int64_t width) {
-  if (box.x0 < 0 || box.y0 < 0 || box.x1 > width || box.y1 > height || box.x0 >= box.x1 ||
-      box.y0 >= box.y1)
+  if (box.x0 < 0 || box.y0 < 0 || box.x1 > width || box.y1 > height || box.x0 >= box.x1 || box.y0 >= box.y1)
     throw std::invalid_argument("the box must lie within the image and not be empty");
 }
 

@@ -10,9 +10,9 @@ namespace omni {
 namespace {
 
 constexpr double kPullLinear = 0.01, kPullShift = 0.0001;  // of the sum of weights
-constexpr double kAgreement = 1.0;   // difference between neighbours that is none, pixels
-constexpr double kSupport = 0.35;    // share of neighbours in agreement that is enough
-constexpr double kRigid = 0.6;       // residuals of this many pixels are halved: noise of a rigid object
+constexpr double kAgreement = 1.0;  // difference between neighbours that is none, pixels
+constexpr double kSupport = 0.35;   // share of neighbours in agreement that is enough
+constexpr double kRigid = 0.6;      // residuals of this many pixels are halved: noise of a rigid object
 constexpr double kFewShift = 0.02, kFewLinear = 0.1;  // pull to no residual, of the sum of weights
 
 // 6 equations and their right side; T is a double or several systems' doubles beside each other.
@@ -60,8 +60,7 @@ class Fit {
     }
     spread_ = std::max(std::sqrt(squares / total), 1.0);
     const FlowPoint at = prior(centre_);
-    prior_ = {at.x, prior.a * spread_, prior.b * spread_,
-              at.y, prior.c * spread_, prior.d * spread_};
+    prior_ = {at.x, prior.a * spread_, prior.b * spread_, at.y, prior.c * spread_, prior.d * spread_};
     now_ = prior_;
   }
 
@@ -90,8 +89,7 @@ class Fit {
       const FlowPoint r = left(m);
       const double soft = scale / (scale + square(m, r));
       const double w = m.weight * soft * soft;
-      const double v[3] = {1.0, (m.anchor.x - centre_.x) / spread_,
-                           (m.anchor.y - centre_.y) / spread_};
+      const double v[3] = {1.0, (m.anchor.x - centre_.x) / spread_, (m.anchor.y - centre_.y) / spread_};
       const double rx = w * (m.xx * r.x + m.xy * r.y), ry = w * (m.xy * r.x + m.yy * r.y);
       for (int i = 0; i < 3; ++i) {
         for (int j = 0; j < 3; ++j) {
@@ -119,8 +117,7 @@ class Fit {
   Affine affine() const {
     const double a = now_[1] / spread_, b = now_[2] / spread_;
     const double c = now_[4] / spread_, d = now_[5] / spread_;
-    return {a, b, now_[0] - (a * centre_.x + b * centre_.y),
-            c, d, now_[3] - (c * centre_.x + d * centre_.y)};
+    return {a, b, now_[0] - (a * centre_.x + b * centre_.y), c, d, now_[3] - (c * centre_.x + d * centre_.y)};
   }
 
  private:
@@ -166,8 +163,8 @@ constexpr int kLanes = 4;
 using Lanes = double __attribute__((vector_size(kLanes * sizeof(double))));
 
 // Residuals at places, as the constant part of an affine fit to those around them.
-OMNI_MULTIVERSION void localFits(const std::vector<Voice>& voices, double radius,
-                                 const FlowPoint* places, FlowPoint* out) {
+OMNI_MULTIVERSION void localFits(const std::vector<Voice>& voices, double radius, const FlowPoint* places,
+                                 FlowPoint* out) {
   Lanes x, y;
   for (int k = 0; k < kLanes; ++k) {
     x[k] = places[k].x;
@@ -263,11 +260,9 @@ Motion fitMotion(const std::vector<Match>& matches, const Affine& prior, double 
   return motion;
 }
 
-std::vector<FlowPoint> smoothResiduals(const std::vector<Match>& matches, const Motion& motion,
-                                       double radius, const std::vector<FlowPoint>& places,
-                                       bool byAnchor) {
-  if (motion.weights.size() != matches.size())
-    throw std::invalid_argument("each match needs one weight");
+std::vector<FlowPoint> smoothResiduals(const std::vector<Match>& matches, const Motion& motion, double radius,
+                                       const std::vector<FlowPoint>& places, bool byAnchor) {
+  if (motion.weights.size() != matches.size()) throw std::invalid_argument("each match needs one weight");
   const std::vector<FlowPoint> left = leftOvers(matches, motion.affine);
   std::vector<Voice> voices;
   voices.reserve(matches.size());
@@ -275,8 +270,8 @@ std::vector<FlowPoint> smoothResiduals(const std::vector<Match>& matches, const 
     if (!(motion.weights[i] > 0.0)) continue;
     const Match& m = matches[i];
     const FlowPoint &at = byAnchor ? m.anchor : m.current, &r = left[i];
-    voices.push_back({at.x, at.y, m.xx, m.xy, m.yy, m.xx * r.x + m.xy * r.y,
-                      m.xy * r.x + m.yy * r.y, motion.weights[i]});
+    voices.push_back(
+        {at.x, at.y, m.xx, m.xy, m.yy, m.xx * r.x + m.xy * r.y, m.xy * r.x + m.yy * r.y, motion.weights[i]});
   }
   const size_t n = places.size();
   std::vector<FlowPoint> out(n);
@@ -289,8 +284,8 @@ std::vector<FlowPoint> smoothResiduals(const std::vector<Match>& matches, const 
   return out;
 }
 
-FlowBox reachedBox(const FlowBox& box, const Affine& affine,
-                   const std::vector<FlowPoint>& residuals, int64_t height, int64_t width) {
+FlowBox reachedBox(const FlowBox& box, const Affine& affine, const std::vector<FlowPoint>& residuals,
+                   int64_t height, int64_t width) {
   double farX = 0.0, farY = 0.0;
   for (const FlowPoint& r : residuals) {
     farX = std::max(farX, std::fabs(r.x));
@@ -298,8 +293,7 @@ FlowBox reachedBox(const FlowBox& box, const Affine& affine,
   }
   const auto x0 = static_cast<double>(box.x0), x1 = static_cast<double>(box.x1);
   const auto y0 = static_cast<double>(box.y0), y1 = static_cast<double>(box.y1);
-  const FlowPoint corners[4] = {affine({x0, y0}), affine({x1, y0}), affine({x0, y1}),
-                                affine({x1, y1})};
+  const FlowPoint corners[4] = {affine({x0, y0}), affine({x1, y0}), affine({x0, y1}), affine({x1, y1})};
   FlowPoint low = corners[0], high = corners[0];
   for (const FlowPoint& p : corners) {
     low = {std::min(low.x, p.x), std::min(low.y, p.y)};
@@ -309,10 +303,8 @@ FlowBox reachedBox(const FlowBox& box, const Affine& affine,
   const auto within = [](double v, int64_t size) {
     return v > 0.0 ? static_cast<int64_t>(std::min(v, static_cast<double>(size))) : 0;
   };
-  return {within(std::floor(low.x - (farX + 2.0)), width),
-          within(std::floor(low.y - (farY + 2.0)), height),
-          within(std::ceil(high.x + (farX + 2.0)), width),
-          within(std::ceil(high.y + (farY + 2.0)), height)};
+  return {within(std::floor(low.x - (farX + 2.0)), width), within(std::floor(low.y - (farY + 2.0)), height),
+          within(std::ceil(high.x + (farX + 2.0)), width), within(std::ceil(high.y + (farY + 2.0)), height)};
 }
 
 BackwardMap backwardMap(const std::vector<Match>& matches, const Motion& motion, double radius,
@@ -321,14 +313,12 @@ BackwardMap backwardMap(const std::vector<Match>& matches, const Motion& motion,
   const Affine& f = motion.affine;
   const double det = f.a * f.d - f.b * f.c;
   if (!(std::fabs(det) > 1e-9)) throw std::invalid_argument("the motion cannot be inverted");
-  BackwardMap map{box, cell, (box.y1 - box.y0 + cell - 1) / cell + 1,
-                  (box.x1 - box.x0 + cell - 1) / cell + 1, {}};
+  BackwardMap map{
+      box, cell, (box.y1 - box.y0 + cell - 1) / cell + 1, (box.x1 - box.x0 + cell - 1) / cell + 1, {}};
   for (int64_t i = 0; i < map.rows; ++i)
     for (int64_t j = 0; j < map.columns; ++j)
-      map.nodes.push_back({static_cast<double>(box.x0 + cell * j),
-                           static_cast<double>(box.y0 + cell * i)});
-  const std::vector<FlowPoint> residuals =
-      smoothResiduals(matches, motion, radius, map.nodes, false);
+      map.nodes.push_back({static_cast<double>(box.x0 + cell * j), static_cast<double>(box.y0 + cell * i)});
+  const std::vector<FlowPoint> residuals = smoothResiduals(matches, motion, radius, map.nodes, false);
   for (size_t i = 0; i < map.nodes.size(); ++i) {
     const double x = map.nodes[i].x - residuals[i].x - f.tx;
     const double y = map.nodes[i].y - residuals[i].y - f.ty;

@@ -18,12 +18,10 @@ inline void sample(const Corner& corner, int16_t* out, int stride) {
   int16_t lines[rows + 1][kWindow];
   const uint8_t* p = corner.pixel;
   for (int y = 0; y <= rows; ++y, p += corner.stride)
-    for (int x = 0; x < kWindow; ++x)
-      lines[y][x] = static_cast<int16_t>(p[x] * a0 + p[x + 1] * a1);
+    for (int x = 0; x < kWindow; ++x) lines[y][x] = static_cast<int16_t>(p[x] * a0 + p[x + 1] * a1);
   for (int y = 0; y < rows; ++y)
     for (int x = 0; x < kWindow; ++x)
-      out[y * stride + x] =
-          static_cast<int16_t>((lines[y][x] * b0 + lines[y + 1][x] * b1 + 512) >> 10);
+      out[y * stride + x] = static_cast<int16_t>((lines[y][x] * b0 + lines[y + 1][x] * b1 + 512) >> 10);
 }
 
 int32_t dot(const int16_t* a, const int16_t* b) {

@@ -128,8 +128,7 @@ Mismatch mismatchAvx2(const Patch& patch, const Corner& corner) {
 OMNI_AVX2
 Fit fitAvx2(const Patch& patch, const Corner& corner) {
   __m256i sum = _mm256_setzero_si256(), difference = sum, deviation = sum;
-  for (int i = 0; i < kPixels; i += kWindow)
-    addProducts(sum, load(patch.value + i), load(patch.weight + i));
+  for (int i = 0; i < kPixels; i += kWindow) addProducts(sum, load(patch.value + i), load(patch.weight + i));
   const __m256i mean = _mm256_set1_epi16(static_cast<int16_t>(total(sum) / patch.count));
   Rows samples(corner, 0);
   for (int i = 0; i < kPixels; i += kWindow) {

@@ -26,8 +26,8 @@ class TensorRow {
     std::fill_n(yy_.begin(), n, 0);
     for (int64_t j = y - kReach; j <= y + kReach; ++j) {
       const int64_t x = x0 - kReach;
-      addProducts(luma_.row(j - 1) + x, luma_.row(j) + x, luma_.row(j + 1) + x, mask_.row(j) + x,
-                  n, xx_.data(), xy_.data(), yy_.data());
+      addProducts(luma_.row(j - 1) + x, luma_.row(j) + x, luma_.row(j + 1) + x, mask_.row(j) + x, n,
+                  xx_.data(), xy_.data(), yy_.data());
     }
   }
 
@@ -47,9 +47,9 @@ class TensorRow {
   }
 
  private:
-  OMNI_MULTIVERSION static void addProducts(const uint8_t* above, const uint8_t* here,
-                                            const uint8_t* below, const uint8_t* inside, int64_t n,
-                                            int32_t* xx, int32_t* xy, int32_t* yy) {
+  OMNI_MULTIVERSION static void addProducts(const uint8_t* above, const uint8_t* here, const uint8_t* below,
+                                            const uint8_t* inside, int64_t n, int32_t* xx, int32_t* xy,
+                                            int32_t* yy) {
     for (int64_t i = 0; i < n; ++i) {
       const int32_t gx = (here[i + 1] - here[i - 1]) * inside[i];
       const int32_t gy = (below[i] - above[i]) * inside[i];
@@ -77,10 +77,8 @@ std::vector<FlowPoint> selectPoints(const LumaView& luma, const LumaView& mask, 
   for (int64_t y = box.y0; y < box.y1; ++y)
     for (int64_t x = box.x0; x < box.x1; ++x) area += mask.row(y)[x] != 0;
   // A ring around the box, where there is one, so that gradients at the contour are real.
-  const FlowBox crop{std::max<int64_t>(box.x0 - kReach - 1, 0),
-                     std::max<int64_t>(box.y0 - kReach - 1, 0),
-                     std::min(box.x1 + kReach + 1, luma.width),
-                     std::min(box.y1 + kReach + 1, luma.height)};
+  const FlowBox crop{std::max<int64_t>(box.x0 - kReach - 1, 0), std::max<int64_t>(box.y0 - kReach - 1, 0),
+                     std::min(box.x1 + kReach + 1, luma.width), std::min(box.y1 + kReach + 1, luma.height)};
   const PaddedImage picture = std::move(lumaPyramid(luma, crop, 1)[0]);
   const PaddedImage inside = std::move(maskPyramid(mask, crop, 1)[0]);
   const double spacing = std::sqrt(static_cast<double>(area) / static_cast<double>(count));

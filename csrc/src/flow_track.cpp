@@ -56,14 +56,13 @@ bool patchAt(const PaddedImage& image, const PaddedImage& mask, double x, double
   --corner.y;
   const int64_t mx = maskCorner.x + (maskCorner.a >= kUnit / 2);
   const int64_t my = maskCorner.y + (maskCorner.b >= kUnit / 2);
-  patches::makePatch(corner.in(image), mask.row(my) + mx, static_cast<ptrdiff_t>(mask.stride),
-                     patch);
+  patches::makePatch(corner.in(image), mask.row(my) + mx, static_cast<ptrdiff_t>(mask.stride), patch);
   return true;
 }
 
 // Moves (dx, dy) to where the patch fits `image` best; false where it leaves.
-bool refine(const Patch& patch, const PaddedImage& image, double x, double y, int iterations,
-            double& dx, double& dy) {
+bool refine(const Patch& patch, const PaddedImage& image, double x, double y, int iterations, double& dx,
+            double& dy) {
   constexpr double kDamping = kNoise * kNoise * kValueUnit * kValueUnit;
   const double damping = kDamping * patch.count + 1.0;
   const double xx = patch.xx + damping, xy = patch.xy, yy = patch.yy + damping;
@@ -84,14 +83,12 @@ bool refine(const Patch& patch, const PaddedImage& image, double x, double y, in
 }
 
 // Coarse to fine from (x, y) of level 0; `patch` is left as the finest template.
-bool follow(const FlowPyramid& from, const FlowPyramid& to, const FlowPyramid& mask, double x,
-            double y, double maskX, double maskY, int iterations, double& dx, double& dy,
-            Patch& patch) {
+bool follow(const FlowPyramid& from, const FlowPyramid& to, const FlowPyramid& mask, double x, double y,
+            double maskX, double maskY, int iterations, double& dx, double& dy, Patch& patch) {
   for (int level = static_cast<int>(from.size()) - 1; level >= 0; --level) {
     const double scale = 1.0 / static_cast<double>(1 << level);
     double sx = dx * scale, sy = dy * scale;
-    if (!patchAt(from[level], mask[level], x * scale, y * scale, maskX * scale, maskY * scale,
-                 patch) ||
+    if (!patchAt(from[level], mask[level], x * scale, y * scale, maskX * scale, maskY * scale, patch) ||
         !refine(patch, to[level], x * scale, y * scale, iterations, sx, sy))
       return false;
     dx = sx / scale;
@@ -129,18 +126,15 @@ double seenDistance(const FlowTrack& t, double x, double y) {
 
 }  // namespace
 
-std::vector<FlowTrack> trackPoints(const LumaView& before, const LumaView& after,
-                                   const LumaView& mask, const FlowBox& box,
-                                   const std::vector<FlowPoint>& points,
-                                   const std::vector<FlowPoint>& guesses, int levels,
-                                   int iterations) {
-  if (before.height != after.height || before.width != after.width ||
-      before.height != mask.height || before.width != mask.width)
+std::vector<FlowTrack> trackPoints(const LumaView& before, const LumaView& after, const LumaView& mask,
+                                   const FlowBox& box, const std::vector<FlowPoint>& points,
+                                   const std::vector<FlowPoint>& guesses, int levels, int iterations) {
+  if (before.height != after.height || before.width != after.width || before.height != mask.height ||
+      before.width != mask.width)
     throw std::invalid_argument("frames and mask must have one size");
   checkFlowSize(before.height, before.width);
   checkFlowBox(box, before.height, before.width);
-  if (points.size() != guesses.size())
-    throw std::invalid_argument("each point needs one guess");
+  if (points.size() != guesses.size()) throw std::invalid_argument("each point needs one guess");
   if (levels < 1 || levels > 8 || iterations < 1 || iterations > 100)
     throw std::invalid_argument("levels must be in [1, 8], iterations in [1, 100]");
   const FlowPyramid from = lumaPyramid(before, box, levels);

@@ -69,8 +69,7 @@ class Covered {
 // The map in fixed point, read row by row.
 class FixedMap {
  public:
-  explicit FixedMap(const BackwardMap& map)
-      : cell_(static_cast<int32_t>(map.cell)), columns_(map.columns) {
+  explicit FixedMap(const BackwardMap& map) : cell_(static_cast<int32_t>(map.cell)), columns_(map.columns) {
     const int64_t height = map.box.y1 - map.box.y0, width = map.box.x1 - map.box.x0;
     checkFlowSize(height, width);
     if (map.cell < 1 || map.cell > 64 || map.rows < (height + map.cell - 1) / map.cell + 1 ||
@@ -152,15 +151,14 @@ class Columns {
   void take(Look* blocks) {
     const int32_t* s = sums_.data();
     for (int64_t x = 0; x < width_; ++x)
-      blocks[x / kHiddenBlock].add(
-          {s[x], s[width_ + x], s[2 * width_ + x], s[3 * width_ + x]});
+      blocks[x / kHiddenBlock].add({s[x], s[width_ + x], s[2 * width_ + x], s[3 * width_ + x]});
     std::fill(sums_.begin(), sums_.end(), 0);
   }
 
  private:
-  OMNI_MULTIVERSION static void addRow(const uint8_t* object, const uint8_t* was,
-                                       const uint8_t* now, int64_t n, int32_t* count,
-                                       int32_t* difference, int32_t* sum, int32_t* squares) {
+  OMNI_MULTIVERSION static void addRow(const uint8_t* object, const uint8_t* was, const uint8_t* now,
+                                       int64_t n, int32_t* count, int32_t* difference, int32_t* sum,
+                                       int32_t* squares) {
     for (int64_t x = 0; x < n; ++x) {
       const int32_t inside = object[x], value = was[x] * inside;
       count[x] += inside;
@@ -194,8 +192,8 @@ void removeHidden(const LumaView& anchor, const LumaView& current, const Backwar
   const FixedMap positions(map);
   const int64_t height = map.box.y1 - map.box.y0, width = map.box.x1 - map.box.x0;
   checkFlowBox(map.box, current.height, current.width);
-  if (static_cast<int64_t>(warped.size()) != height * width ||
-      anchor.height != current.height || anchor.width != current.width)
+  if (static_cast<int64_t>(warped.size()) != height * width || anchor.height != current.height ||
+      anchor.width != current.width)
     throw std::invalid_argument("frames and mask must have one size");
   const int64_t rows = (height + kHiddenBlock - 1) / kHiddenBlock;
   const int64_t columns = (width + kHiddenBlock - 1) / kHiddenBlock;
@@ -211,8 +209,7 @@ void removeHidden(const LumaView& anchor, const LumaView& current, const Backwar
       was[x] = anchor.row(fromY)[fromX];
     });
     sums.add(object, was.data(), current.row(map.box.y0 + y) + map.box.x0);
-    if ((y + 1) % kHiddenBlock == 0 || y + 1 == height)
-      sums.take(blocks.data() + y / kHiddenBlock * columns);
+    if ((y + 1) % kHiddenBlock == 0 || y + 1 == height) sums.take(blocks.data() + y / kHiddenBlock * columns);
   }
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < columns; ++j) {

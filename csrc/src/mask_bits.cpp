@@ -32,8 +32,7 @@ std::array<uint64_t, 256> makeSpreadTable() {
 const std::array<uint64_t, 256> kSpread = makeSpreadTable();
 
 // One line of the plane from `length` bytes that lie `stride` apart.
-OMNI_MULTIVERSION void packLine(const uint8_t* data, ptrdiff_t stride, int64_t length,
-                                uint64_t* line) {
+OMNI_MULTIVERSION void packLine(const uint8_t* data, ptrdiff_t stride, int64_t length, uint64_t* line) {
   const int64_t whole = stride == 1 ? length / 64 : 0;
   for (int64_t k = 0; k < whole; ++k) line[k] = packWord(data + 64 * k);
   uint8_t bytes[64];
@@ -48,8 +47,7 @@ OMNI_MULTIVERSION void packLine(const uint8_t* data, ptrdiff_t stride, int64_t l
 BitPlane packLines(const uint8_t* data, int64_t lines, int64_t length, ptrdiff_t lineStride,
                    ptrdiff_t stride) {
   BitPlane plane(lines, length);
-  for (int64_t i = 0; i < lines; ++i)
-    packLine(data + i * lineStride, stride, length, plane.line(i));
+  for (int64_t i = 0; i < lines; ++i) packLine(data + i * lineStride, stride, length, plane.line(i));
   return plane;
 }
 
@@ -78,8 +76,7 @@ void editBits(uint64_t* line, int64_t begin, int64_t end, Edit edit) {
 void checkMaskSize(int64_t height, int64_t width) {
   if (height < 1 || width < 1 || width > kMaxMaskPixels || height > kMaxMaskPixels / width)
     throw std::invalid_argument("mask size must have 1 to " + std::to_string(kMaxMaskPixels) +
-                                " pixels, got " + std::to_string(height) + " x " +
-                                std::to_string(width));
+                                " pixels, got " + std::to_string(height) + " x " + std::to_string(width));
 }
 
 BitPlane::BitPlane(int64_t lines_, int64_t length_) : lines(lines_), length(length_) {
@@ -121,9 +118,7 @@ BitPlane packRows(const MaskView& mask) {
   return packLines(mask.data, mask.height, mask.width, mask.rowStride, mask.columnStride);
 }
 
-BitPlane packColumns(const MaskView& mask) {
-  return packRows(transposed(mask));
-}
+BitPlane packColumns(const MaskView& mask) { return packRows(transposed(mask)); }
 
 void unpackRows(const BitPlane& rows, uint8_t* out) {
   for (int64_t y = 0; y < rows.lines; ++y, out += rows.length) {
@@ -135,8 +130,7 @@ void unpackRows(const BitPlane& rows, uint8_t* out) {
         std::memset(out + 64 * k, static_cast<int>(word & 1), 64);
         continue;
       }
-      for (int i = 0; i < 8; ++i)
-        std::memcpy(out + 64 * k + 8 * i, &kSpread[(word >> (8 * i)) & 0xff], 8);
+      for (int i = 0; i < 8; ++i) std::memcpy(out + 64 * k + 8 * i, &kSpread[(word >> (8 * i)) & 0xff], 8);
     }
     for (int64_t x = 64 * whole; x < rows.length; ++x)
       out[x] = static_cast<uint8_t>((line[whole] >> (x - 64 * whole)) & 1);

@@ -56,8 +56,7 @@ int64_t countNear(const BitPlane& from, const BitPlane& to, int64_t radius) {
   const int64_t reach = radius / 64 + 1;  // words that widening can add on each side
   BitPlane near(from.lines, from.length);
   std::vector<uint8_t> wanted(from.lines);
-  for (int64_t y = 0; y < from.lines; ++y)
-    wanted[y] = !lineExtent(from.line(y), from.words).empty();
+  for (int64_t y = 0; y < from.lines; ++y) wanted[y] = !lineExtent(from.line(y), from.words).empty();
   std::vector<uint64_t> wide(to.words), next(to.words);
   for (int64_t y = 0; y < to.lines; ++y) {
     const Extent extent = lineExtent(to.line(y), to.words);
@@ -72,8 +71,7 @@ int64_t countNear(const BitPlane& from, const BitPlane& to, int64_t radius) {
         wide.swap(next);
       }
       if (y - d >= 0 && wanted[y - d]) orInto(near.line(y - d) + first, wide.data(), n);
-      if (d > 0 && y + d < to.lines && wanted[y + d])
-        orInto(near.line(y + d) + first, wide.data(), n);
+      if (d > 0 && y + d < to.lines && wanted[y + d]) orInto(near.line(y + d) + first, wide.data(), n);
     }
   }
   for (size_t i = 0; i < near.bits.size(); ++i) near.bits[i] &= from.bits[i];
@@ -112,14 +110,12 @@ BitPlane boundaryRows(const BitPlane& rows) {
 }
 
 BoundaryMatch matchBoundaries(const BitPlane& a, const BitPlane& b, int64_t radius) {
-  if (a.lines != b.lines || a.length != b.length)
-    throw std::invalid_argument("masks differ in size");
+  if (a.lines != b.lines || a.length != b.length) throw std::invalid_argument("masks differ in size");
   if (radius < 0) throw std::invalid_argument("radius must not be negative");
   // Beyond the diagonal a larger disk changes nothing.
   const int64_t reach = std::min(radius, a.lines + a.length);
   const BitPlane edgeA = boundaryRows(a), edgeB = boundaryRows(b);
-  return {countBits(edgeA), countBits(edgeB), countNear(edgeA, edgeB, reach),
-          countNear(edgeB, edgeA, reach)};
+  return {countBits(edgeA), countBits(edgeB), countNear(edgeA, edgeB, reach), countNear(edgeB, edgeA, reach)};
 }
 
 }  // namespace omni

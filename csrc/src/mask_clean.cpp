@@ -45,9 +45,7 @@ class Components {
   }
 
   // `open` marks a component that must stay whatever its size.
-  bool removable(int32_t root, int64_t limit) const {
-    return area_[root] <= limit && open_[root] == 0;
-  }
+  bool removable(int32_t root, int64_t limit) const { return area_[root] <= limit && open_[root] == 0; }
 
  private:
   std::vector<int32_t> parent_;
@@ -90,8 +88,8 @@ void flipSmall(BitPlane& rows, bool ofZeros, int64_t limit, int32_t reach, bool 
     const size_t aboveEnd = start[y];
     for (size_t i = start[y]; i < runs.size(); ++i) {
       Run& run = runs[i];
-      const bool open =
-          bordersStay && (edgeRow || run.begin == 0 || run.end == static_cast<int32_t>(rows.length));
+      const bool open = bordersStay &&
+                        (edgeRow || run.begin == 0 || run.end == static_cast<int32_t>(rows.length));
       while (above < aboveEnd && runs[above].end + reach <= run.begin) ++above;
       int32_t label = -1;
       for (size_t k = above; k < aboveEnd && runs[k].begin < run.end + reach; ++k) {

@@ -12,19 +12,18 @@ namespace {
 
 constexpr int kMaxGroups = 7;  // 35 bits: more than any run of a mask of kMaxMaskPixels needs
 
-constexpr int64_t kBatch = 256;    // runs printed together, an even number
-constexpr int64_t kHistory = 3;    // ends before a run that its text depends on
-constexpr int64_t kSlice = 64;     // words whose changes are written together
-constexpr int64_t kPiece = 512;    // words of a line looked at together
-constexpr int64_t kEager = 4;      // changes of a word written before their number is looked at
+constexpr int64_t kBatch = 256;  // runs printed together, an even number
+constexpr int64_t kHistory = 3;  // ends before a run that its text depends on
+constexpr int64_t kSlice = 64;   // words whose changes are written together
+constexpr int64_t kPiece = 512;  // words of a line looked at together
+constexpr int64_t kEager = 4;    // changes of a word written before their number is looked at
 // Room for a slice's changes, what is left of the one before, and one more.
 constexpr int64_t kMaxEnds = 64 * kSlice + kEager + 2;
 
 // What each of n <= kBatch runs becomes, given where they end (`ends[-3]` on): the run minus the run two
 // before, as up to four characters, low byte first, and their number. Then runs are joined in pairs, which
 // take up to eight characters. False where a run needs more than four.
-OMNI_MULTIVERSION bool printShort(const int32_t* ends, int64_t n, uint64_t* pairs,
-                                  uint64_t* lengths) {
+OMNI_MULTIVERSION bool printShort(const int32_t* ends, int64_t n, uint64_t* pairs, uint64_t* lengths) {
   uint32_t characters[kBatch], counts[kBatch];
   int32_t largest = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -155,8 +154,7 @@ class ChangedWords {
       constexpr uint64_t kSentinel = uint64_t{1} << 63;
       for (int i = 0; i < kEager; ++i, changes &= changes - 1)
         out[i] = places[k] + trailingZeros(changes | kSentinel);
-      for (out += kEager; out < end; changes &= changes - 1)
-        *out++ = places[k] + trailingZeros(changes);
+      for (out += kEager; out < end; changes &= changes - 1) *out++ = places[k] + trailingZeros(changes);
       out = end;
     }
     return out - begin;
@@ -264,8 +262,7 @@ Runs parseRle(std::string_view text, int64_t height, int64_t width) {
     if (runs.size() > 2) x += runs[runs.size() - 2];
     if (x < 0) malformed("run " + std::to_string(runs.size()) + " is negative");
     total += x;
-    if (total > pixels)
-      malformed("runs exceed the " + std::to_string(pixels) + " pixels of the mask");
+    if (total > pixels) malformed("runs exceed the " + std::to_string(pixels) + " pixels of the mask");
     runs.push_back(static_cast<int32_t>(x));
   }
   if (total != pixels)
@@ -358,8 +355,7 @@ Runs runsUnion(const Runs& a, const Runs& b) {
   return out;
 }
 
-std::vector<double> runsIou(const std::vector<Runs>& a, const std::vector<Runs>& b,
-                            int64_t height) {
+std::vector<double> runsIou(const std::vector<Runs>& a, const std::vector<Runs>& b, int64_t height) {
   struct Summary {
     int64_t area;
     PixelBox box;
@@ -374,19 +370,16 @@ std::vector<double> runsIou(const std::vector<Runs>& a, const std::vector<Runs>&
   std::vector<double> iou(a.size() * b.size());
   for (size_t i = 0; i < a.size(); ++i) {
     for (size_t j = 0; j < b.size(); ++j) {
-      const int64_t common =
-          disjoint(sa[i].box, sb[j].box) ? 0 : runsIntersection(a[i], b[j]);
+      const int64_t common = disjoint(sa[i].box, sb[j].box) ? 0 : runsIntersection(a[i], b[j]);
       const int64_t either = sa[i].area + sb[j].area - common;
-      iou[i * b.size() + j] =
-          either == 0 ? 1.0 : static_cast<double>(common) / static_cast<double>(either);
+      iou[i * b.size() + j] = either == 0 ? 1.0 : static_cast<double>(common) / static_cast<double>(either);
     }
   }
   return iou;
 }
 
 double maskIou(const MaskView& a, const MaskView& b) {
-  if (a.height != b.height || a.width != b.width)
-    throw std::invalid_argument("masks differ in size");
+  if (a.height != b.height || a.width != b.width) throw std::invalid_argument("masks differ in size");
   BitPlane common = packRows(a);
   const BitPlane other = packRows(b);
   const auto n = static_cast<int64_t>(common.bits.size());

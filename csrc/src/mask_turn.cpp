@@ -22,8 +22,7 @@ constexpr int64_t kFolds = 8;   // folds woven into words
 constexpr int64_t kWoven = 16;  // columns woven together
 
 // Eight rows of bytes, non-zero is 1.
-OMNI_MULTIVERSION void foldBytes(const uint8_t* data, ptrdiff_t stride, int64_t width,
-                                 uint8_t* fold) {
+OMNI_MULTIVERSION void foldBytes(const uint8_t* data, ptrdiff_t stride, int64_t width, uint8_t* fold) {
   for (int64_t x = 0; x < width; ++x) {
     uint8_t bits = 0;
     for (int i = kFold - 1; i >= 0; --i)
@@ -42,8 +41,7 @@ void foldRest(const uint8_t* data, ptrdiff_t stride, int64_t rows, int64_t width
 
 // Bit j of byte i becomes bit i of byte j in each word: three rounds of swaps (Hacker's Delight 7-3).
 constexpr int kShifts[3] = {7, 14, 28};
-constexpr uint64_t kSwaps[3] = {0x00aa00aa00aa00aaull, 0x0000cccc0000ccccull,
-                                0x00000000f0f0f0f0ull};
+constexpr uint64_t kSwaps[3] = {0x00aa00aa00aa00aaull, 0x0000cccc0000ccccull, 0x00000000f0f0f0f0ull};
 
 // One word of each of eight lines, `words` apart.
 void foldWord(const uint64_t* bits, int64_t words, uint8_t* fold) {
@@ -63,9 +61,8 @@ void foldWord(const uint64_t* bits, int64_t words, uint8_t* fold) {
   }
   for (int i = 0; i < 4; ++i) {
     for (int round = 0; round < 3; ++round) {
-      const __m128i swap =
-          _mm_and_si128(_mm_xor_si128(a[i], _mm_srli_epi64(a[i], kShifts[round])),
-                        _mm_set1_epi64x(static_cast<long long>(kSwaps[round])));
+      const __m128i swap = _mm_and_si128(_mm_xor_si128(a[i], _mm_srli_epi64(a[i], kShifts[round])),
+                                         _mm_set1_epi64x(static_cast<long long>(kSwaps[round])));
       a[i] = _mm_xor_si128(a[i], _mm_xor_si128(swap, _mm_slli_epi64(swap, kShifts[round])));
     }
     _mm_storeu_si128(reinterpret_cast<__m128i*>(fold + 16 * i), a[i]);
@@ -128,8 +125,7 @@ void weave(const uint8_t* folds, int64_t stride, int64_t width, uint64_t* out, i
 #else
     for (int i = 0; i < kWoven; ++i) {
       woven[i] = 0;
-      for (int g = 0; g < 8; ++g)
-        woven[i] |= static_cast<uint64_t>(folds[g * stride + x + i]) << (8 * g);
+      for (int g = 0; g < 8; ++g) woven[i] |= static_cast<uint64_t>(folds[g * stride + x + i]) << (8 * g);
     }
 #endif
     const int64_t n = std::min(kWoven, width - x);

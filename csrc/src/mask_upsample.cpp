@@ -56,14 +56,12 @@ float fromOrderedBits(int32_t key) {
   return v;
 }
 
-OMNI_MULTIVERSION void widen(const int32_t* least, const int32_t* most, size_t n, float* low,
-                             float* high) {
+OMNI_MULTIVERSION void widen(const int32_t* least, const int32_t* most, size_t n, float* low, float* high) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   const int32_t first = upsample::orderedBits(-kInfinity), last = upsample::orderedBits(kInfinity);
   for (size_t k = 0; k < n; ++k) {
     const float a = fromOrderedBits(least[k]), b = fromOrderedBits(most[k]);
-    const float margin = std::max(std::fabs(a), std::fabs(b)) * 0x1p-20f +
-                         std::numeric_limits<float>::min();
+    const float margin = std::max(std::fabs(a), std::fabs(b)) * 0x1p-20f + std::numeric_limits<float>::min();
     const bool finite = least[k] > first && most[k] < last;
     low[k] = finite ? a - margin : -kInfinity;
     high[k] = finite ? b + margin : kInfinity;
@@ -166,8 +164,8 @@ BitPlane upsampleLogits(const float* logits, int64_t height, int64_t width, int6
       if (std::min(topLow[k], bottomLow[k]) > threshold) {
         line[k] = ~uint64_t{0};
       } else if (!(std::max(topHigh[k], bottomHigh[k]) <= threshold)) {
-        line[k] = upsample::thresholdBetween(top.values(k), bottom.values(k), down.w0[y],
-                                             down.w1[y], threshold);
+        line[k] = upsample::thresholdBetween(top.values(k), bottom.values(k), down.w0[y], down.w1[y],
+                                             threshold);
       }
     }
     line[rows.words - 1] &= rows.tailMask();

@@ -24,16 +24,14 @@ void findRangeAvx2(const float* row, const Across& across, int32_t* least, int32
     __m256i low = magnitude, high = _mm256_set1_epi32(-0x7fffffff - 1);
     for (int32_t at = across.begins[k]; at < across.ends[k]; at += kLanes) {
       const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + at));
-      const __m256i key =
-          _mm256_xor_si256(bits, _mm256_and_si256(_mm256_srai_epi32(bits, 31), magnitude));
+      const __m256i key = _mm256_xor_si256(bits, _mm256_and_si256(_mm256_srai_epi32(bits, 31), magnitude));
       low = _mm256_min_epi32(low, key);
       high = _mm256_max_epi32(high, key);
     }
     // The greatest is the complement of the complements' least: both are reduced together.
     high = _mm256_xor_si256(high, _mm256_set1_epi32(-1));
     const __m128i a = _mm_min_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
-    const __m128i b =
-        _mm_min_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+    const __m128i b = _mm_min_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
     const __m128i pairs = _mm_min_epi32(_mm_unpacklo_epi64(a, b), _mm_unpackhi_epi64(a, b));
     const __m128i both = _mm_min_epi32(pairs, _mm_shuffle_epi32(pairs, _MM_SHUFFLE(2, 3, 0, 1)));
     least[k] = _mm_cvtsi128_si32(both);
@@ -59,8 +57,7 @@ void interpolateAcrossAvx2(const float* row, const Across& across, int64_t block
 }
 
 OMNI_AVX2
-uint64_t thresholdBetweenAvx2(const float* top, const float* bottom, float w0, float w1,
-                              float threshold) {
+uint64_t thresholdBetweenAvx2(const float* top, const float* bottom, float w0, float w1, float threshold) {
   const __m256 upper = _mm256_set1_ps(w0), lower = _mm256_set1_ps(w1);
   const __m256 limit = _mm256_set1_ps(threshold);
   uint64_t word = 0;

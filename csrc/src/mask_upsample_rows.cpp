@@ -27,12 +27,10 @@ void interpolateAcross(const float* row, const Across& across, int64_t block, fl
   }
 }
 
-uint64_t thresholdBetween(const float* top, const float* bottom, float w0, float w1,
-                          float threshold) {
+uint64_t thresholdBetween(const float* top, const float* bottom, float w0, float w1, float threshold) {
   if (hasAvx2()) return thresholdBetweenAvx2(top, bottom, w0, w1, threshold);
   uint8_t bytes[kBlock];
-  for (int i = 0; i < kBlock; ++i)
-    bytes[i] = __builtin_fmaf(top[i], w0, bottom[i] * w1) > threshold;
+  for (int i = 0; i < kBlock; ++i) bytes[i] = __builtin_fmaf(top[i], w0, bottom[i] * w1) > threshold;
   return packWord(bytes);
 }
 

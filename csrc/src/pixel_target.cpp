@@ -14,7 +14,8 @@ namespace {
 
 // `by_row` and `by_column` give the offset of an upright row and column.
 template <class Row, class Column>
-PixelOffsets make_offsets(ImageSize stored, const Turn& turn, std::int64_t run, Row by_row, Column by_column) {
+PixelOffsets make_offsets(ImageSize stored, const Turn& turn, std::int64_t run, Row by_row,
+                          Column by_column) {
   const ImageSize size = upright(stored, turn);
   const auto row_at = [&](std::int64_t y) { return by_row(turn.flip_y ? size.height - 1 - y : y); };
   const auto column_at = [&](std::int64_t x) { return by_column(turn.flip_x ? size.width - 1 - x : x); };
@@ -134,8 +135,7 @@ std::int64_t PatchLayout::column_offset(std::int64_t x) const {
 RgbTarget::RgbTarget(std::uint8_t* image, ImageSize stored, const Turn& turn)
     : image_(image),
       offsets_(make_offsets(
-          stored, turn, stored.width,
-          [&](std::int64_t y) { return y * upright(stored, turn).width * 3; },
+          stored, turn, stored.width, [&](std::int64_t y) { return y * upright(stored, turn).width * 3; },
           [](std::int64_t x) { return x * 3; })) {}
 
 void RgbTarget::put(std::int64_t row, const std::array<float*, 3>& rgb) {
@@ -178,8 +178,8 @@ void PatchTarget<T>::put(std::int64_t row, const std::array<float*, 3>& rgb) {
 }
 
 template <class T>
-void patchify(const std::uint8_t* image, ImageSize size, const PatchLayout& layout, const T* tables, T* patches,
-              std::int64_t frame) {
+void patchify(const std::uint8_t* image, ImageSize size, const PatchLayout& layout, const T* tables,
+              T* patches, std::int64_t frame) {
   T* target = patches + layout.frame_offset(size, frame);
   for (std::int64_t y = 0; y < size.height; ++y) {
     patchify_row(image + y * size.width * 3, size.width, layout, tables, target + layout.row_offset(size, y));
@@ -190,7 +190,7 @@ template class PatchTarget<float>;
 template class PatchTarget<std::uint16_t>;
 template void patchify<float>(const std::uint8_t*, ImageSize, const PatchLayout&, const float*, float*,
                               std::int64_t);
-template void patchify<std::uint16_t>(const std::uint8_t*, ImageSize, const PatchLayout&, const std::uint16_t*,
-                                      std::uint16_t*, std::int64_t);
+template void patchify<std::uint16_t>(const std::uint8_t*, ImageSize, const PatchLayout&,
+                                      const std::uint16_t*, std::uint16_t*, std::int64_t);
 
 }  // namespace omni

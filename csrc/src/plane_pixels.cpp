@@ -135,7 +135,8 @@ PlanePixels::PlanePixels(const PlaneFormat& format, ImageSize from, ImageSize to
   luma_down_ = down(from.height, y_scale, 0.0, filter);
   luma_across_ = plane_taps(from.width, to.width, x_scale, 0.0, filter);
   chroma_down_ = down(chroma_.height, y_scale / (1 << format.y_shift), format.y_siting, filter);
-  chroma_across_ = plane_taps(chroma_.width, to.width, x_scale / (1 << format.x_shift), format.x_siting, filter);
+  chroma_across_ = plane_taps(chroma_.width, to.width, x_scale / (1 << format.x_shift), format.x_siting,
+                              filter);
   luma_packed_ = plane_rows::pack_taps(luma_across_);
   chroma_packed_ = plane_rows::pack_taps(chroma_across_);
 }
@@ -158,7 +159,8 @@ std::array<ImageSize, 3> PlanePixels::plane_bytes() const {
 
 void PlanePixels::operator()(const PlaneImage& image, const ColourMatrix& matrix, PixelTarget& target) const {
   const bool in_pairs = format_.chroma_interleaved;
-  const std::int64_t first_size = chroma_.width * (in_pairs ? 2 : 1), second_size = in_pairs ? 0 : chroma_.width;
+  const std::int64_t first_size = chroma_.width * (in_pairs ? 2 : 1),
+                     second_size = in_pairs ? 0 : chroma_.width;
   PlaneReader luma(image.planes[0], image.strides[0], from_.width, format_, luma_down_, luma_across_);
   PlaneReader first(image.planes[1], image.strides[1], first_size, format_, chroma_down_, chroma_across_);
   PlaneReader second(image.planes[2], image.strides[2], second_size, format_, chroma_down_, chroma_across_);

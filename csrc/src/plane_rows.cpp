@@ -63,8 +63,8 @@ bool fits_16_bits(const PlaneTaps& taps) {
   return true;
 }
 
-void sum_rows(const std::uint8_t* const* rows, std::int32_t count, const std::int16_t* weights, int weight_bits,
-              std::int64_t size, const PlaneFormat& format, std::int16_t* out) {
+void sum_rows(const std::uint8_t* const* rows, std::int32_t count, const std::int16_t* weights,
+              int weight_bits, std::int64_t size, const PlaneFormat& format, std::int16_t* out) {
   const int shift = weight_bits + format.bits - 14;  // from the bits of the product to 6 fractional ones
   std::int64_t done = 0;
   if (format.bits == 8) {
@@ -96,7 +96,8 @@ std::vector<std::int16_t> pack_taps(const PlaneTaps& taps) {
   return packed;
 }
 
-void sum_columns(const std::int16_t* row, const PlaneTaps& taps, const std::int16_t* packed, std::int32_t* out) {
+void sum_columns(const std::int16_t* row, const PlaneTaps& taps, const std::int16_t* packed,
+                 std::int32_t* out) {
   if (omni::rows::has_avx2()) {
     sum_columns_avx2(row, taps, packed, out);
   } else {

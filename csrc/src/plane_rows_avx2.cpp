@@ -17,9 +17,7 @@ OMNI_AVX2 inline __m256i pair_of(const std::int16_t* weights) {
   return _mm256_set1_epi32(pair);
 }
 
-OMNI_AVX2 inline __m256i load(const void* at) {
-  return _mm256_loadu_si256(static_cast<const __m256i*>(at));
-}
+OMNI_AVX2 inline __m256i load(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
 
 // Eight int16 at `low` in the lower half, at `high` in the upper.
 OMNI_AVX2 inline __m256i load_halves(const std::int16_t* low, const std::int16_t* high) {
@@ -36,8 +34,8 @@ OMNI_AVX2 inline void add_product(__m256i& sum, __m256i values, __m256i weights)
 
 // 64 samples at a time: whole cache lines of each row, however far apart the rows are.
 OMNI_AVX2
-std::int64_t sum_rows_8_avx2(const std::uint8_t* const* rows, std::int32_t count,
-                             const std::int16_t* weights, std::int64_t size, int shift, std::int16_t* out) {
+std::int64_t sum_rows_8_avx2(const std::uint8_t* const* rows, std::int32_t count, const std::int16_t* weights,
+                             std::int64_t size, int shift, std::int16_t* out) {
   const __m256i zero = _mm256_setzero_si256();
   const __m256i half = _mm256_set1_epi32((1 << shift) >> 1);
   const __m128i bits = _mm_cvtsi32_si128(shift);
@@ -81,7 +79,8 @@ std::int64_t sum_rows_coarse_avx2(const std::uint8_t* const* rows, std::int32_t 
     for (std::int32_t j = 0; j < count; j += 2) {
       const std::uint8_t* row = rows[j] + at;
       const std::uint8_t* next = rows[j + 1 < count ? j + 1 : j] + at;
-      const __m256i weight = _mm256_set1_epi16(static_cast<std::int16_t>((weights[j] & 255) | weights[j + 1] * 256));
+      const __m256i weight = _mm256_set1_epi16(
+          static_cast<std::int16_t>((weights[j] & 255) | weights[j + 1] * 256));
       for (int k = 0; k < 2; ++k) {
         const __m256i a = load(row + 32 * k), b = load(next + 32 * k);
         const __m256i low = _mm256_unpacklo_epi8(a, b), high = _mm256_unpackhi_epi8(a, b);
@@ -121,8 +120,8 @@ std::int64_t sum_rows_16_avx2(const std::uint8_t* const* rows, std::int32_t coun
       }
     }
     for (int k = 0; k < 2; ++k) {  // unpacking and packing both work within halves: the order is kept
-      const __m256i packed =
-          _mm256_packs_epi32(_mm256_sra_epi32(sums[2 * k], bits), _mm256_sra_epi32(sums[2 * k + 1], bits));
+      const __m256i packed = _mm256_packs_epi32(_mm256_sra_epi32(sums[2 * k], bits),
+                                                _mm256_sra_epi32(sums[2 * k + 1], bits));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + at + 16 * k), packed);
     }
   }
@@ -162,16 +161,16 @@ __attribute__((target("avx2,f16c"))) void to_half_avx2(const float* values, std:
 
 namespace omni::plane_rows {
 
-std::int64_t sum_rows_8_avx2(const std::uint8_t* const*, std::int32_t, const std::int16_t*, std::int64_t,
-                             int, std::int16_t*) {
+std::int64_t sum_rows_8_avx2(const std::uint8_t* const*, std::int32_t, const std::int16_t*, std::int64_t, int,
+                             std::int16_t*) {
   return 0;
 }
 std::int64_t sum_rows_16_avx2(const std::uint8_t* const*, std::int32_t, const std::int16_t*, std::int64_t,
                               int, int, std::int16_t*) {
   return 0;
 }
-std::int64_t sum_rows_coarse_avx2(const std::uint8_t* const*, std::int32_t, const std::int16_t*,
-                                  std::int64_t, std::int16_t*) {
+std::int64_t sum_rows_coarse_avx2(const std::uint8_t* const*, std::int32_t, const std::int16_t*, std::int64_t,
+                                  std::int16_t*) {
   return 0;
 }
 void sum_columns_avx2(const std::int16_t*, const PlaneTaps&, const std::int16_t*, std::int32_t*) {}

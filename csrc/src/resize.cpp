@@ -16,8 +16,8 @@ void drop_zeros(AxisWeights& weights) {
     std::int16_t* row = weights.values.data() + i * static_cast<std::size_t>(weights.stride);
     std::int32_t& count = weights.counts[i];
     while (count > 1 && row[count - 1] == 0) --count;
-    const std::int32_t zeros =
-        static_cast<std::int32_t>(std::find_if(row, row + count - 1, [](int w) { return w != 0; }) - row);
+    const std::int32_t zeros = static_cast<std::int32_t>(
+        std::find_if(row, row + count - 1, [](int w) { return w != 0; }) - row);
     std::copy(row + zeros, row + count, row);
     std::fill(row + count - zeros, row + count, std::int16_t{0});
     weights.starts[i] += zeros;
@@ -52,9 +52,7 @@ struct ConvertedRows {
     source.row_to_rgb(index, width, scratch);
     return scratch;
   }
-  void copy(std::int64_t index, std::uint8_t* target) const {
-    source.row_to_rgb(index, width, target);
-  }
+  void copy(std::int64_t index, std::uint8_t* target) const { source.row_to_rgb(index, width, target); }
 };
 
 }  // namespace
@@ -100,9 +98,7 @@ Resizer::Resizer(ImageSize from, ImageSize to, Filter filter)
   }
 }
 
-std::uint8_t* Resizer::ring_row(std::int64_t row) {
-  return ring_.data() + row % ring_rows_ * ring_stride_;
-}
+std::uint8_t* Resizer::ring_row(std::int64_t row) { return ring_.data() + row % ring_rows_ * ring_stride_; }
 
 // Fills ring rows [first, first + block) as far as the image goes.
 template <class Rows>

@@ -30,8 +30,7 @@ OMNI_AVX2 inline __m256i two_rows(const std::uint8_t* low, const std::uint8_t* h
 
 bool has_avx2() {
   // The variable lets the tests run the portable version on any machine.
-  static const bool has =
-      __builtin_cpu_supports("avx2") && std::getenv("OMNI_SDK_NO_AVX2") == nullptr;
+  static const bool has = __builtin_cpu_supports("avx2") && std::getenv("OMNI_SDK_NO_AVX2") == nullptr;
   return has;
 }
 

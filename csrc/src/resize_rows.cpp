@@ -43,8 +43,7 @@ void horizontal_portable(const std::uint8_t* const* sources, std::uint8_t* const
 
 // Sums stay in a run short enough for the first-level cache.
 void vertical_portable(const std::uint8_t* const* sources, std::uint8_t* target, std::int64_t from,
-                       std::int64_t size, const std::int16_t* taps, std::int32_t count,
-                       unsigned precision) {
+                       std::int64_t size, const std::int16_t* taps, std::int32_t count, unsigned precision) {
   constexpr std::int64_t run = 256;
   std::int32_t sums[run];
   for (std::int64_t at = from; at < size; at += run) {
@@ -65,8 +64,8 @@ void vertical_portable(const std::uint8_t* const* sources, std::uint8_t* target,
 
 }  // namespace
 
-void horizontal(const std::uint8_t* const* sources, std::uint8_t* const* targets,
-                std::int64_t from_width, const AxisWeights& weights, std::int16_t* columns) {
+void horizontal(const std::uint8_t* const* sources, std::uint8_t* const* targets, std::int64_t from_width,
+                const AxisWeights& weights, std::int16_t* columns) {
   if (has_avx2()) {
     horizontal_avx2(sources, targets, weights);
   } else {

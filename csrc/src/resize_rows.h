@@ -15,8 +15,8 @@ constexpr std::int64_t over_write = 4;  // bytes that it may write beyond the la
 
 // `block` rows of pixels -> rows of weights.starts.size() pixels.
 // `columns` is scratch of width * channels * block (portable version only).
-void horizontal(const std::uint8_t* const* sources, std::uint8_t* const* targets,
-                std::int64_t from_width, const AxisWeights& weights, std::int16_t* columns);
+void horizontal(const std::uint8_t* const* sources, std::uint8_t* const* targets, std::int64_t from_width,
+                const AxisWeights& weights, std::int16_t* columns);
 
 // One row of `size` bytes as the weighted sum of `count` rows, count <= the weights' stride.
 void vertical(const std::uint8_t* const* sources, std::uint8_t* target, std::int64_t size,

@@ -32,7 +32,7 @@ YuvCoefficients yuv_coefficients(const std::int32_t inverse[4], bool is_full_ran
     offset = 16 << 16;
   }
   constexpr std::int64_t scale = 1 << 13;
-  return {round_to_16(offset * 8),  round_to_16(luma * scale),    round_to_16(red * scale),
+  return {round_to_16(offset * 8),      round_to_16(luma * scale),    round_to_16(red * scale),
           round_to_16(u_green * scale), round_to_16(v_green * scale), round_to_16(blue * scale)};
 }
 

@@ -12,12 +12,12 @@ inline int& failures() {
 
 }  // namespace omni::test
 
-#define CHECK(condition)                                                       \
-  do {                                                                         \
-    if (!(condition)) {                                                        \
+#define CHECK(condition)                                                           \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
       std::fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      ++omni::test::failures();                                                \
-    }                                                                          \
+      ++omni::test::failures();                                                    \
+    }                                                                              \
   } while (0)
 
 #define CHECK_THROWS(expression, exception) \
@@ -28,5 +28,5 @@ inline int& failures() {
     } catch (const exception&) {            \
       thrown = true;                        \
     }                                       \
-    CHECK(thrown&& #expression);            \
+    CHECK(thrown && #expression);           \
   } while (0)

@@ -48,8 +48,7 @@ void testStrides(std::mt19937& rng) {
   bool equal = true;
   for (int64_t y = 0; y < 70; ++y)
     for (int64_t x = 0; x < 90; ++x)
-      equal &= bitOf(turned, 69 - y, 89 - x) == mask.at(y, x) &&
-               bitOf(swapped, x, y) == mask.at(y, x);
+      equal &= bitOf(turned, 69 - y, 89 - x) == mask.at(y, x) && bitOf(swapped, x, y) == mask.at(y, x);
   for (int64_t y = 0; y < 23; ++y)
     for (int64_t x = 0; x < 30; ++x) equal &= bitOf(sparse, y, x) == mask.at(3 * y, 3 * x);
   CHECK(equal);

@@ -24,8 +24,8 @@ Picture pattern(int64_t height, int64_t width, double dx, double dy) {
   for (int64_t y = 0; y < height; ++y)
     for (int64_t x = 0; x < width; ++x) {
       const double u = static_cast<double>(x) - dx, v = static_cast<double>(y) - dy;
-      out.pixels[y * width + x] = static_cast<uint8_t>(
-          128 + 50 * std::sin(0.35 * u + 0.1 * v) + 50 * std::sin(0.4 * v - 0.12 * u));
+      out.pixels[y * width + x] = static_cast<uint8_t>(128 + 50 * std::sin(0.35 * u + 0.1 * v) +
+                                                       50 * std::sin(0.4 * v - 0.12 * u));
     }
   return out;
 }
@@ -43,9 +43,8 @@ void testShiftIsFound() {
   const Picture mask = rectangle(80, 100, box);
   const auto points = selectPoints(before.view(), mask.view(), box, 60);
   CHECK(points.size() >= 40);
-  const auto tracks =
-      trackPoints(before.view(), after.view(), mask.view(), crop, points,
-                  std::vector<FlowPoint>(points.size()), 2, 10);
+  const auto tracks = trackPoints(before.view(), after.view(), mask.view(), crop, points,
+                                  std::vector<FlowPoint>(points.size()), 2, 10);
   std::vector<Match> matches;
   for (size_t i = 0; i < points.size(); ++i) {
     CHECK(std::fabs(tracks[i].x - points[i].x - 2.25) < 0.15);
@@ -84,11 +83,9 @@ void testChecks() {
   const Picture small(10, 10);
   const FlowBox outside{0, 0, 11, 10};
   CHECK_THROWS(selectPoints(small.view(), small.view(), outside, 5), std::invalid_argument);
-  CHECK_THROWS(trackPoints(small.view(), small.view(), small.view(), {0, 0, 10, 10}, {{1, 1}}, {},
-                           2, 5),
+  CHECK_THROWS(trackPoints(small.view(), small.view(), small.view(), {0, 0, 10, 10}, {{1, 1}}, {}, 2, 5),
                std::invalid_argument);
-  CHECK_THROWS(backwardMap({}, {{0, 0, 0, 0, 0, 0}, {}}, 10, {0, 0, 10, 10}, 8),
-               std::invalid_argument);
+  CHECK_THROWS(backwardMap({}, {{0, 0, 0, 0, 0, 0}, {}}, 10, {0, 0, 10, 10}, 8), std::invalid_argument);
   BackwardMap map = backwardMap({}, {{1, 0, 0, 0, 1, 0}, {}}, 10, {0, 0, 10, 10}, 8);
   map.nodes.pop_back();
   CHECK_THROWS(warpMask(small.view(), map), std::invalid_argument);

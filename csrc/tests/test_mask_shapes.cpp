@@ -56,8 +56,7 @@ void testUpsample(std::mt19937& rng) {
 }
 
 // Flips every component (of `value`) that `flip(area, touchesBorder)` wants, by flood fill.
-void floodFlip(ByteMask& mask, bool value, bool diagonal,
-               const std::function<bool(int64_t, bool)>& flip) {
+void floodFlip(ByteMask& mask, bool value, bool diagonal, const std::function<bool(int64_t, bool)>& flip) {
   std::vector<uint8_t> seen(mask.pixels.size());
   for (int64_t start = 0; start < static_cast<int64_t>(seen.size()); ++start) {
     if (seen[start] || (mask.pixels[start] != 0) != value) continue;
@@ -86,8 +85,7 @@ void testClean(std::mt19937& rng) {
   BitPlane rows = packRows(mask.view());
   cleanMask(rows, minArea, maxHole);
   floodFlip(mask, true, true, [&](int64_t area, bool) { return area < minArea; });
-  floodFlip(mask, false, false,
-            [&](int64_t area, bool border) { return area <= maxHole && !border; });
+  floodFlip(mask, false, false, [&](int64_t area, bool border) { return area <= maxHole && !border; });
   CHECK(rows.bits == packRows(mask.view()).bits);
 }
 
@@ -96,8 +94,7 @@ ByteMask edgeOf(const ByteMask& m) {
   for (int64_t y = 0; y < m.height; ++y)
     for (int64_t x = 0; x < m.width; ++x) {
       const bool v = m.at(y, x), right = x + 1 < m.width, down = y + 1 < m.height;
-      edge.pixels[y * m.width + x] = (right && v != m.at(y, x + 1)) ||
-                                     (down && v != m.at(y + 1, x)) ||
+      edge.pixels[y * m.width + x] = (right && v != m.at(y, x + 1)) || (down && v != m.at(y + 1, x)) ||
                                      (right && down && v != m.at(y + 1, x + 1));
     }
   return edge;
@@ -110,8 +107,7 @@ int64_t countNear(const ByteMask& from, const ByteMask& to, int64_t radius) {
       bool found = false;
       for (int64_t v = std::max<int64_t>(0, y - radius);
            from.at(y, x) && v <= std::min(y + radius, from.height - 1); ++v)
-        for (int64_t u = std::max<int64_t>(0, x - radius); u <= std::min(x + radius, from.width - 1);
-             ++u)
+        for (int64_t u = std::max<int64_t>(0, x - radius); u <= std::min(x + radius, from.width - 1); ++u)
           found |= to.at(v, u) && (v - y) * (v - y) + (u - x) * (u - x) <= radius * radius;
       n += found;
     }

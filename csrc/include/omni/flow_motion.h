@@ -13,9 +13,7 @@ namespace omni {
 struct Affine {
   double a, b, tx, c, d, ty;
 
-  FlowPoint operator()(const FlowPoint& p) const {
-    return {a * p.x + b * p.y + tx, c * p.x + d * p.y + ty};
-  }
+  FlowPoint operator()(const FlowPoint& p) const { return {a * p.x + b * p.y + tx, c * p.x + d * p.y + ty}; }
 };
 
 // A point of the anchor, where it is now, and how far that is to be believed.
@@ -50,14 +48,13 @@ Motion fitMotion(const std::vector<Match>& matches, const Affine& prior, double 
 // What the affine leaves at each place, from the matches within `radius`: a moving least-squares affine
 // (Schaefer et al. 2006), pulled to none where the matches say little. Weights fall with the distance d as
 // (1 - d^2 / radius^2)^2 / (1 + (3 d / radius)^2)^2. `byAnchor`: places are of the anchor, else of now.
-std::vector<FlowPoint> smoothResiduals(const std::vector<Match>& matches, const Motion& motion,
-                                       double radius, const std::vector<FlowPoint>& places,
-                                       bool byAnchor);
+std::vector<FlowPoint> smoothResiduals(const std::vector<Match>& matches, const Motion& motion, double radius,
+                                       const std::vector<FlowPoint>& places, bool byAnchor);
 
 // The part of a frame of height x width pixels that the anchor's box may have come to; empty (x0 >= x1 or
 // y0 >= y1) where that is none.
-FlowBox reachedBox(const FlowBox& box, const Affine& affine,
-                   const std::vector<FlowPoint>& residuals, int64_t height, int64_t width);
+FlowBox reachedBox(const FlowBox& box, const Affine& affine, const std::vector<FlowPoint>& residuals,
+                   int64_t height, int64_t width);
 
 // Backward map on a coarse grid: node (i, j) at (box.x0 + cell j, box.y0 + cell i) of the current frame
 // came from position [i * columns + j] of the anchor. Bilinear in between.

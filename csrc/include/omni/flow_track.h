@@ -26,11 +26,11 @@ std::vector<FlowPoint> selectPoints(const LumaView& luma, const LumaView& mask, 
 
 // Where a point went.
 struct FlowTrack {
-  double x, y;      // in the next frame
-  double backward;  // pixels between the start and where tracking back ends, as far as the window can
-                    // tell (not along an edge); infinity: left the crop
-  double residual;  // mean absolute difference of the window's pixels, in grey values
-  double contrast;  // mean absolute deviation of the window's pixels from their mean, in grey values
+  double x, y;        // in the next frame
+  double backward;    // pixels between the start and where tracking back ends, as far as the window can
+                      // tell (not along an edge); infinity: left the crop
+  double residual;    // mean absolute difference of the window's pixels, in grey values
+  double contrast;    // mean absolute deviation of the window's pixels from their mean, in grey values
   double xx, xy, yy;  // structure tensor of the window, mean over its pixels, (grey value / pixel)^2
 };
 
@@ -46,11 +46,9 @@ constexpr double kNoise = 1.0;  // grey values per pixel
 
 // Follows points from `before` to `after`, both cropped to `box`.
 // `mask` is the object in `before`; `guesses` are displacements to start from.
-std::vector<FlowTrack> trackPoints(const LumaView& before, const LumaView& after,
-                                   const LumaView& mask, const FlowBox& box,
-                                   const std::vector<FlowPoint>& points,
-                                   const std::vector<FlowPoint>& guesses, int levels,
-                                   int iterations);
+std::vector<FlowTrack> trackPoints(const LumaView& before, const LumaView& after, const LumaView& mask,
+                                   const FlowBox& box, const std::vector<FlowPoint>& points,
+                                   const std::vector<FlowPoint>& guesses, int levels, int iterations);
 
 // How far a track is to be believed.
 struct Belief {

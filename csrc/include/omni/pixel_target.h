@@ -69,7 +69,7 @@ class PatchTarget : public PixelTarget {
 // One contiguous RGB image -> its place `frame` among patches, by look-up: `tables` holds 256 values per
 // channel.
 template <class T>
-void patchify(const std::uint8_t* image, ImageSize size, const PatchLayout& layout, const T* tables, T* patches,
-              std::int64_t frame);
+void patchify(const std::uint8_t* image, ImageSize size, const PatchLayout& layout, const T* tables,
+              T* patches, std::int64_t frame);
 
 }  // namespace omni

@@ -18,12 +18,12 @@ namespace omni {
 
 // How samples lie in memory. 8-bit samples are bytes, others little-endian 16-bit words.
 struct PlaneFormat {
-  int x_shift, y_shift;      // chroma has ceil(size / 2^shift) samples
-  int bits;                  // of a sample, in [8, 14]
-  int padding_bits;          // unused low bits of a word
-  bool chroma_interleaved;   // plane 1 holds U V U V .., there is no plane 2
-  double x_siting, y_siting; // of chroma sample 0 against the centre of its luma samples, in chroma
-                             // samples, towards the origin: 0 centred, 0.25 on the first of two
+  int x_shift, y_shift;       // chroma has ceil(size / 2^shift) samples
+  int bits;                   // of a sample, in [8, 14]
+  int padding_bits;           // unused low bits of a word
+  bool chroma_interleaved;    // plane 1 holds U V U V .., there is no plane 2
+  double x_siting, y_siting;  // of chroma sample 0 against the centre of its luma samples, in chroma
+                              // samples, towards the origin: 0 centred, 0.25 on the first of two
 };
 
 struct PlaneImage {
