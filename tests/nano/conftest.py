@@ -34,8 +34,8 @@ def tiny_config() -> Any:
 @pytest.fixture(scope="session")
 def make_learner(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a maker of (learner, tokenizer) for a configuration."""
+    from omni_training.nano.thinker.learner import Learner
     from omni_training.nano.thinker.model import build_thinker, save_thinker
-    from omni_training.nano.thinker.stages import Learner
     from omni_training.nano.thinker.vocabulary import build_tokenizer
 
     from omni_sdk.grs.processor import Processor

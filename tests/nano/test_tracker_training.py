@@ -12,7 +12,7 @@ import torch
 from omni_training.cli import main
 from omni_training.grpo.checkpoints import TrainingDivergedError
 from omni_training.nano.tracker import report as tracker_report
-from omni_training.nano.tracker import train as training
+from omni_training.nano.tracker import task as training
 from omni_training.nano.tracker.checkpoint import FILE, fingerprint, load_progress
 from omni_training.nano.tracker.config import STAGES, StageConfig, TrackerConfig, TrackerSizes
 from omni_training.nano.tracker.evaluate import (
@@ -22,7 +22,7 @@ from omni_training.nano.tracker.evaluate import (
     summarise_tracks,
 )
 from omni_training.nano.tracker.model import new_model
-from omni_training.nano.tracker.train import draw_step, forward, learning_rate, train_tracker
+from omni_training.nano.tracker.task import draw_step, forward, learning_rate, train_tracker
 from omni_training.nano.tracker.unroll import TrackerUnroll
 
 from omni_sdk.errors import BundleError

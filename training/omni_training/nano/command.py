@@ -13,10 +13,10 @@ from omni_sdk.errors import BundleError
 
 from omni_training.nano.provenance import write_record
 from omni_training.nano.thinker.config import STAGES, NanoConfig
-from omni_training.nano.thinker.train import train
+from omni_training.nano.thinker.task import train
 from omni_training.nano.tracker.config import STAGES as TRACKER_STAGES
 from omni_training.nano.tracker.config import TrackerConfig
-from omni_training.nano.tracker.train import train_tracker
+from omni_training.nano.tracker.task import train_tracker
 
 DESCRIPTION = (
     "Coloured shapes and tones: the real architectures with few weights, for demo and tests"

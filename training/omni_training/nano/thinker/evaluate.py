@@ -30,8 +30,10 @@ from omni_sdk.media.source import open_source
 from omni_sdk.stages import Image, Observation
 from omni_sdk.utils.timing import Stopwatch
 
-from omni_training.nano.evaluation_file import write_evaluation
-from omni_training.nano.thinker.marks import (
+from omni_training.nano.evaluation import write_evaluation
+from omni_training.nano.thinker.pictures import frames
+from omni_training.nano.thinker.rows import RowMaker
+from omni_training.nano.thinker.scores import (
     SIZE,
     draw_descriptions,
     mark_answer,
@@ -39,8 +41,6 @@ from omni_training.nano.thinker.marks import (
     middle_step,
     read_answer,
 )
-from omni_training.nano.thinker.pictures import frames
-from omni_training.nano.thinker.rows import RowMaker
 
 BATCH = 50
 FPS = 8.0

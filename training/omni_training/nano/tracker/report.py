@@ -9,7 +9,7 @@ from pathlib import Path
 from omni_sdk.demo.world import FAMILIES
 from omni_sdk.hf.sam2_checkpoint import load_model
 
-from omni_training.nano.evaluation_file import write_evaluation
+from omni_training.nano.evaluation import write_evaluation
 from omni_training.nano.tracker.evaluate import (
     WRONG_BOX_ERROR,
     evaluate_boxes,

@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from omni_training.nano.thinker.box_head import UNKNOWN, PlaceHead, place_truth  # noqa: E402
 from omni_training.nano.thinker.losses import soft_coordinates  # noqa: E402
 from omni_training.nano.thinker.pictures import step_seconds  # noqa: E402
-from omni_training.nano.thinker.places import UNKNOWN, PlaceHead, place_truth  # noqa: E402
 
 from omni_sdk.demo.render import object_map  # noqa: E402
 from omni_sdk.demo.scene import make_scene  # noqa: E402

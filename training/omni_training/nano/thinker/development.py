@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 
 from omni_training.nano.thinker import dense
 from omni_training.nano.thinker.config import NanoConfig
+from omni_training.nano.thinker.learner import Learner
 from omni_training.nano.thinker.packing import IGNORE, Batch
-from omni_training.nano.thinker.stages import Learner
 from omni_training.nano.thinker.vocabulary import BOX_OPENER, stamps
 
 _DEV_STREAM = 999
@@ -136,6 +136,6 @@ def _token_classes(tokenizer: Tokenizer) -> dict[int, str]:
 
 
 def _hear(learner: Learner, mel: torch.Tensor) -> torch.Tensor:
-    from omni_training.nano.thinker.towers import hear
+    from omni_training.nano.thinker.forward import hear
 
     return hear(learner.thinker.model.audio_tower, mel.to(learner.sounds.linear.weight.device))

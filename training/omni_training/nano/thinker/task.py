@@ -24,9 +24,9 @@ from tokenizers import Tokenizer
 
 from omni_training.grpo.checkpoints import TrainingDivergedError
 from omni_training.nano.thinker.config import STAGES, NanoConfig, StageConfig
+from omni_training.nano.thinker.development import DevelopmentSet
+from omni_training.nano.thinker.learner import Learner
 from omni_training.nano.thinker.model import build_thinker, save_thinker
-from omni_training.nano.thinker.progress import DevelopmentSet
-from omni_training.nano.thinker.stages import Learner
 from omni_training.nano.thinker.vocabulary import build_tokenizer
 
 STATE = "state.safetensors"

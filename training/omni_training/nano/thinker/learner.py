@@ -12,13 +12,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from omni_training.nano.thinker import dense
+from omni_training.nano.thinker.box_head import PlaceHead, place_truth
 from omni_training.nano.thinker.config import NanoConfig
+from omni_training.nano.thinker.forward import hear, read, see
 from omni_training.nano.thinker.losses import TokenLoss
 from omni_training.nano.thinker.packing import Batch
-from omni_training.nano.thinker.places import PlaceHead, place_truth
 from omni_training.nano.thinker.rows import RowMaker
-from omni_training.nano.thinker.table import TableHead, table_truth
-from omni_training.nano.thinker.towers import hear, read, see
+from omni_training.nano.thinker.table_head import TableHead, table_truth
 
 TAP_LAYER = 2
 """Layers of the language model after which its state is read by the auxiliary heads."""

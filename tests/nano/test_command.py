@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from omni_training.cli import main
-from omni_training.nano.thinker.train import LOG, STATE
+from omni_training.nano.thinker.task import LOG, STATE
 from safetensors.torch import load_file
 
 from omni_sdk import Pipeline

@@ -12,7 +12,7 @@ import pytest
 import torch
 from omni_training.grpo.checkpoints import TrainingDivergedError
 from omni_training.nano.thinker.config import STAGES, NanoConfig
-from omni_training.nano.thinker.train import FINAL, LOG, STATE, NanoStateError, schedule, train
+from omni_training.nano.thinker.task import FINAL, LOG, STATE, NanoStateError, schedule, train
 from safetensors.torch import load_file
 
 from omni_sdk.hf.checkpoint import load_thinker
@@ -99,7 +99,7 @@ def test_a_folder_of_another_training_is_refused(trained: Path, tiny_config: Any
 def test_a_loss_that_is_no_number_stops_the_run(
     tiny_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from omni_training.nano.thinker.stages import Learner
+    from omni_training.nano.thinker.learner import Learner
 
     plain = Learner.step
 
