@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from omni_training.grpo.checkpoints import TrainingDivergedError
-from omni_training.nano.thinker.config import STAGES, NanoConfig
+from omni_training.nano.thinker.config import STAGES, ThinkerConfig
 from omni_training.nano.thinker.task import FINAL, LOG, STATE, NanoStateError, schedule, train
 from safetensors.torch import load_file
 
@@ -34,7 +34,7 @@ def test_every_stage_is_run_and_reported(trained: Path) -> None:
     entries = [json.loads(line) for line in (trained / LOG).read_text().splitlines()]
     assert [e["stage"] for e in entries] == ["dense", "dense", "sound", "text", "sft", "polish"]
     asked = {"reason_loss", "table_loss", "ground_loss", "picture_loss", "text_loss"}
-    assert asked | {"place_loss"} == entries[-1]["running"].keys()
+    assert asked | {"box_loss"} == entries[-1]["running"].keys()
     last = entries[-1]["development"]
     assert {"colour", "time", "motion", "lookup", "box_iou", "box_absent"} <= last.keys()
     assert [f.name for f in trained.glob("early-*")] == ["early-40"]
@@ -44,7 +44,7 @@ def test_the_checkpoint_is_the_sdks(trained: Path, tiny_config: Any) -> None:
     loaded = load_thinker(trained / FINAL)
     assert loaded.spec.vision.image_pixels == (112 * 112, 112 * 112 + 1)
     assert loaded.spec.vision.video_pixels == (48 * 48, 48 * 48 + 1)
-    assert loaded.model.config.text_config.hidden_size == tiny_config.model.hidden
+    assert loaded.model.config.text_config.hidden_size == tiny_config.sizes.hidden
     assert sum(f.stat().st_size for f in (trained / FINAL).iterdir()) < 1 << 20
 
 
@@ -81,13 +81,13 @@ def test_each_stage_changes_just_its_part(tiny_config: Any, tmp_path: Path) -> N
         before = now
 
 
-def test_only_polish_asks_for_the_places(tiny_config: Any, trained: Path, tmp_path: Path) -> None:
+def test_only_polish_trains_the_box_head(tiny_config: Any, trained: Path, tmp_path: Path) -> None:
     train(tmp_path, tiny_config, until="sft")
     before, after = load_file(tmp_path / STATE), load_file(trained / STATE)
-    assert [k for k in before if "places" in k and k.startswith("adam.")] == []
-    assert "adam.places.linear.weight:exp_avg" in after
+    assert [k for k in before if "box_head" in k and k.startswith("adam.")] == []
+    assert "adam.box_head.linear.weight:exp_avg" in after
     assert not torch.equal(
-        before["model.places.linear.weight"], after["model.places.linear.weight"]
+        before["model.box_head.linear.weight"], after["model.box_head.linear.weight"]
     )
 
 
@@ -113,7 +113,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
 
 
 def test_the_schedule_warms_up_holds_and_falls() -> None:
-    plan = NanoConfig().sft
+    plan = ThinkerConfig().sft
     rates = [schedule(plan, n) for n in range(plan.steps)]
     assert rates[0] == pytest.approx(1 / plan.warmup)
     assert rates[plan.warmup : int(plan.hold * plan.steps)] == [1.0] * (
@@ -124,9 +124,9 @@ def test_the_schedule_warms_up_holds_and_falls() -> None:
 
 
 def test_scaling_changes_the_steps_of_every_stage() -> None:
-    config = NanoConfig().scaled(0.5)
+    config = ThinkerConfig().scaled(0.5)
     for stage in STAGES:
-        assert getattr(config, stage).steps == getattr(NanoConfig(), stage).steps // 2
-    assert NanoConfig().scaled(1.0) == NanoConfig()
+        assert getattr(config, stage).steps == getattr(ThinkerConfig(), stage).steps // 2
+    assert ThinkerConfig().scaled(1.0) == ThinkerConfig()
     with pytest.raises(ValueError, match="above 0"):
-        NanoConfig().scaled(0)
+        ThinkerConfig().scaled(0)

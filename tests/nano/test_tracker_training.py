@@ -14,7 +14,7 @@ from omni_training.grpo.checkpoints import TrainingDivergedError
 from omni_training.nano.tracker import report as tracker_report
 from omni_training.nano.tracker import task as training
 from omni_training.nano.tracker.checkpoint import FILE, fingerprint, load_progress
-from omni_training.nano.tracker.config import STAGES, StageConfig, TrackerConfig, TrackerSizes
+from omni_training.nano.tracker.config import STAGES, TrackerConfig, TrackerSizes, TrackerStage
 from omni_training.nano.tracker.evaluate import (
     TrackScore,
     evaluate_clips,
@@ -33,10 +33,10 @@ SIZES = TrackerSizes(
 )
 CONFIG = TrackerConfig(
     sizes=SIZES,
-    box=StageConfig(15, 6, 3, (1, 1), 3e-3, 0.1, balance=(1.0, 0.8)),
-    clip=StageConfig(4, 2, 2, (2, 4), 5e-4, 0.1, own_presence_share=0.5, single_frame_share=0.3),
-    long=StageConfig(2, 1, 2, (4, 6), 3e-4, 0.1, own_presence_share=0.5, crossing_share=0.5),
-    hidden=StageConfig(2, 1, 2, (4, 6), 3e-4, 0.1, own_presence_share=0.5, crossing_share=0.7),
+    box=TrackerStage(15, 6, 3, (1, 1), 3e-3, 0.1, balance=(1.0, 0.8)),
+    clip=TrackerStage(4, 2, 2, (2, 4), 5e-4, 0.1, own_presence_share=0.5, single_frame_share=0.3),
+    long=TrackerStage(2, 1, 2, (4, 6), 3e-4, 0.1, own_presence_share=0.5, crossing_share=0.5),
+    hidden=TrackerStage(2, 1, 2, (4, 6), 3e-4, 0.1, own_presence_share=0.5, crossing_share=0.7),
     evaluate_every=1000,
     evaluation_clips=1,
 )
@@ -66,7 +66,9 @@ def box_loss(model) -> float:
     unroll = TrackerUnroll(model)
     with torch.no_grad():
         losses = [
-            forward(unroll, draw_step(CONFIG, "box", n)[0], CONFIG.box, 0, "box", trusting=False)
+            forward(
+                unroll, draw_step(CONFIG, "box", n)[0], CONFIG.box, 0, "box", own_presence=False
+            )
             for n in range(1000, 1002)
         ]
     return float(np.mean([loss.mask for loss in losses]))
@@ -164,10 +166,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(tmp_path, mo
     plain = training.draw_step
 
     def spoiled(config, name, step):
-        batch, trusting = plain(config, name, step)
+        batch, own_presence = plain(config, name, step)
         if step == 2:
             batch.pixels[0, 0, 0, 0] = float("nan")
-        return batch, trusting
+        return batch, own_presence
 
     monkeypatch.setattr(training, "draw_step", spoiled)
     with pytest.raises(TrainingDivergedError, match="not finite at step 2"):
@@ -179,7 +181,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(tmp_path, mo
 
 
 def test_rates_warm_up_and_fall() -> None:
-    stage = StageConfig(100, 1, 1, (1, 1), 1.0, 0.1, final_rate=0.1)
+    stage = TrackerStage(100, 1, 1, (1, 1), 1.0, 0.1, final_rate=0.1)
     rates = [learning_rate(stage, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert int(np.argmax(rates)) in (9, 10)

@@ -12,7 +12,7 @@ import torch
 from omni_sdk.errors import BundleError
 
 from omni_training.nano.provenance import write_record
-from omni_training.nano.thinker.config import STAGES, NanoConfig
+from omni_training.nano.thinker.config import STAGES, ThinkerConfig
 from omni_training.nano.thinker.task import train
 from omni_training.nano.tracker.config import STAGES as TRACKER_STAGES
 from omni_training.nano.tracker.config import TrackerConfig
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _train_thinker(arguments: argparse.Namespace) -> bool:
     """Return whether it came to its end."""
     scale = arguments.minutes_scale
-    config = NanoConfig(seed=arguments.seed).scaled(scale)
+    config = ThinkerConfig(seed=arguments.seed).scaled(scale)
     until = arguments.stage or STAGES[-1]
     made = train(arguments.out, config, until=until, device=arguments.device, say=_tell)
     if made is not None:

@@ -1,4 +1,4 @@
-"""What an examination of a checkpoint leaves behind."""
+"""What an evaluation of a checkpoint leaves behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def write_evaluation(
 
     Args:
         folder: where to.
-        checkpoint: that was examined; gives NAME.
+        checkpoint: that was evaluated; gives NAME.
         clips: of each family.
         mp4: whether the clips were read from mp4 files.
         seconds: that it took.

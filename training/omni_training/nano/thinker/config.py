@@ -10,7 +10,7 @@ STAGES = ("dense", "sound", "text", "sft", "polish")
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
+class ThinkerSizes:
     """Sizes of the thinker (upstream names in `omni_training.nano.thinker.model`).
 
     Attributes:
@@ -47,7 +47,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class StageConfig:
+class ThinkerStage:
     """The length and step size of a stage.
 
     Attributes:
@@ -68,12 +68,12 @@ class StageConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class NanoConfig:
+class ThinkerConfig:
     """The whole training.
 
     Attributes:
         seed: of weights and data.
-        model: sizes.
+        sizes: of the model.
         dense: vision tower with a dense head: pairs of low-resolution frames and the grounder's frames.
         sound: audio tower with a dense head.
         text: language model on true listings: digest, look-ups, answers.
@@ -90,11 +90,11 @@ class NanoConfig:
         frames: grounder's frames in such a batch.
         descriptions: asked of each such frame at once.
         absent_half: of the absent descriptions, the share with one word that matches a visible object.
-        plan, polish_plan: kinds of batches of these two, taking turns: g reasoner, d grounder, t text.
+        mixture, polish_mixture: batches of sft and polish in turns: g reasoner, d grounder, t text.
         tower_rate: learning rate of the towers over that of the language model in sft and polish.
-        thaw: share of sft for which the towers stay as the dense stages left them.
+        frozen_share: of sft, for which the towers stay as the dense stages left them.
         table_weight, dense_weight: of the auxiliary losses in sft and polish.
-        place_weight: of the boxes that the language model is asked for at every picture token, in polish.
+        box_weight: of the boxes that the language model is asked for at every picture token, in polish.
         weight_decay: of AdamW.
         clip_norm: of the gradient.
         early: shares of sft at which a checkpoint is kept (unsaturated starts for GRPO).
@@ -103,14 +103,14 @@ class NanoConfig:
     """
 
     seed: int = 1
-    model: ModelConfig = field(default_factory=ModelConfig)
-    dense: StageConfig = StageConfig(steps=4800, learning_rate=2.5e-3, report=400)
-    sound: StageConfig = StageConfig(steps=300, learning_rate=2e-3, report=100)
-    text: StageConfig = StageConfig(steps=700, learning_rate=1.7e-3, report=150)
-    sft: StageConfig = StageConfig(
+    sizes: ThinkerSizes = field(default_factory=ThinkerSizes)
+    dense: ThinkerStage = ThinkerStage(steps=4800, learning_rate=2.5e-3, report=400)
+    sound: ThinkerStage = ThinkerStage(steps=300, learning_rate=2e-3, report=100)
+    text: ThinkerStage = ThinkerStage(steps=700, learning_rate=1.7e-3, report=150)
+    sft: ThinkerStage = ThinkerStage(
         steps=4800, learning_rate=1.5e-3, warmup=80, hold=0.35, report=300
     )
-    polish: StageConfig = StageConfig(
+    polish: ThinkerStage = ThinkerStage(
         steps=6300, learning_rate=1.1e-3, warmup=80, hold=0.25, report=350
     )
     pairs: int = 24
@@ -124,13 +124,13 @@ class NanoConfig:
     frames: int = 10
     descriptions: int = 5
     absent_half: float = 0.7
-    plan: str = "gdgddt"
-    polish_plan: str = "gddgddt"
+    mixture: str = "gdgddt"
+    polish_mixture: str = "gddgddt"
     tower_rate: float = 0.5
-    thaw: float = 0.3
+    frozen_share: float = 0.3
     table_weight: float = 0.3
     dense_weight: float = 0.5
-    place_weight: float = 0.5
+    box_weight: float = 0.5
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     early: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3)
@@ -138,7 +138,7 @@ class NanoConfig:
     development_clips: int = 96
     development_frames: int = 40
 
-    def scaled(self, factor: float) -> NanoConfig:
+    def scaled(self, factor: float) -> ThinkerConfig:
         """Return the same training with `factor` times the steps in every stage.
 
         Raises:
@@ -148,7 +148,7 @@ class NanoConfig:
             raise ValueError(f"the scale must be above 0, got {factor}")
         stages = {}
         for name in STAGES:
-            stage: StageConfig = getattr(self, name)
+            stage: ThinkerStage = getattr(self, name)
             stages[name] = dataclasses.replace(
                 stage,
                 steps=max(1, round(stage.steps * factor)),

@@ -36,17 +36,17 @@ from omni_training.nano.thinker.rows import RowMaker
 from omni_training.nano.thinker.scores import (
     SIZE,
     draw_descriptions,
-    mark_answer,
-    mark_box,
     middle_step,
     read_answer,
+    score_answer,
+    score_box,
 )
 
 BATCH = 50
 FPS = 8.0
 
 
-class Showing(Protocol):
+class ClipView(Protocol):
     """A clip as the model gets to see it."""
 
     def observation(self) -> Observation:
@@ -107,7 +107,7 @@ class WrittenClip:
         self._path.unlink()
 
 
-class Examiner:
+class Evaluator:
     """Asks a checkpoint and scores its answers."""
 
     def __init__(self, checkpoint: Path, *, device: str = "cpu") -> None:
@@ -137,7 +137,7 @@ class Examiner:
         with tempfile.TemporaryDirectory() as folder:
             for start in range(0, clips, BATCH):
                 chunk = scenes[start : start + BATCH]
-                shown = [self._show(scene, Path(folder), mp4=mp4) for scene in chunk]
+                shown = [self._view(scene, Path(folder), mp4=mp4) for scene in chunk]
                 for scores in self._chunk(chunk, shown):
                     for name, value in scores.items():
                         values[name].append(value)
@@ -163,7 +163,7 @@ class Examiner:
                     scene = make_scene(seed, family)
                     rng = np.random.default_rng(seed)
                     step = int(rng.integers(STEPS))
-                    clip = self._show(scene, Path(folder), mp4=mp4)
+                    clip = self._view(scene, Path(folder), mp4=mp4)
                     picture = clip.image(step)
                     clip.close()
                     for kind, name in draw_descriptions(scene, step, rng):
@@ -173,16 +173,16 @@ class Examiner:
                 for item, boxes, picture in zip(
                     asked, self.grounder.ground(images, names), images, strict=True
                 ):
-                    mark_box(*item, [b.box_xyxy for b in boxes], picture.shape[0], values)
+                    score_box(*item, [b.box_xyxy for b in boxes], picture.shape[0], values)
         return {name: statistic(v) for name, v in values.items()}
 
-    def _show(self, scene: Scene, folder: Path, *, mp4: bool) -> Showing:
+    def _view(self, scene: Scene, folder: Path, *, mp4: bool) -> ClipView:
         if mp4:
             return WrittenClip(scene, self.reasoner, folder)
         return RenderedClip(scene, self.maker)
 
     def _chunk(
-        self, scenes: Sequence[Scene], shown: Sequence[Showing]
+        self, scenes: Sequence[Scene], shown: Sequence[ClipView]
     ) -> Iterator[dict[str, float]]:
         requests = [
             self.processor.reason_request(clip.observation(), scene.query)
@@ -202,7 +202,7 @@ class Examiner:
             boxes[row, segment.description] = (middle_step(segment), scaled[0] if scaled else None)
         for row, (scene, (thinking, found)) in enumerate(zip(scenes, answers, strict=True)):
             mine = {d: b for (r, d), b in boxes.items() if r == row}
-            yield mark_answer(scene, thinking, found, mine)
+            yield score_answer(scene, thinking, found, mine)
 
 
 def evaluate_into(
@@ -215,14 +215,14 @@ def evaluate_into(
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Examine a checkpoint on held-out clips of every family, and its grounder.
+    """Evaluate a checkpoint on held-out clips of every family, and its grounder.
 
     Args:
         folder: gets evaluation-NAME-frames.json or -mp4.json; made if needed.
         checkpoint: a thinker's folder.
         clips: of each family.
         mp4: read the clips from mp4 files.
-        families: to examine; None: all.
+        families: to evaluate on; None: all.
         device: torch's name.
         say: told a line per family.
 
@@ -232,13 +232,13 @@ def evaluate_into(
     Raises:
         BundleError: the checkpoint is incomplete, or not of a known layout.
     """
-    examiner = Examiner(checkpoint, device=device)
+    evaluator = Evaluator(checkpoint, device=device)
     table: dict[str, dict[str, Statistic]] = {}
     start = time.perf_counter()
     for family in families or FAMILIES:
-        table[family] = examiner.family(family, clips, mp4=mp4)
+        table[family] = evaluator.family(family, clips, mp4=mp4)
         say(format_row(family, table[family]))
-    table["grounder"] = examiner.ground(clips, mp4=mp4)
+    table["grounder"] = evaluator.ground(clips, mp4=mp4)
     say(format_row("grounder", table["grounder"]))
     rows = {
         family: {

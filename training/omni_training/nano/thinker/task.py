@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from omni_training.grpo.checkpoints import TrainingDivergedError
-from omni_training.nano.thinker.config import STAGES, NanoConfig, StageConfig
+from omni_training.nano.thinker.config import STAGES, ThinkerConfig, ThinkerStage
 from omni_training.nano.thinker.development import DevelopmentSet
 from omni_training.nano.thinker.learner import Learner
 from omni_training.nano.thinker.model import build_thinker, save_thinker
@@ -40,7 +40,7 @@ class NanoStateError(OmniError, ValueError):
 
 def train(
     folder: Path,
-    config: NanoConfig,
+    config: ThinkerConfig,
     *,
     until: str = STAGES[-1],
     device: str = "cpu",
@@ -76,7 +76,7 @@ def train(
     if until != STAGES[-1]:
         return None
     final = folder / FINAL
-    save_thinker(run.learner.thinker, run.tokenizer, config.model, final)
+    save_thinker(run.learner.thinker, run.tokenizer, config.sizes, final)
     return final
 
 
@@ -84,14 +84,14 @@ class _Run:
     """A training under way."""
 
     def __init__(
-        self, folder: Path, config: NanoConfig, device: str, say: Callable[[str], None]
+        self, folder: Path, config: ThinkerConfig, device: str, say: Callable[[str], None]
     ) -> None:
         self.folder, self.config, self.say = folder, config, say
-        self.tokenizer: Tokenizer = build_tokenizer(config.model.image_pixels)
-        thinker = build_thinker(config.model, self.tokenizer, config.seed)
+        self.tokenizer: Tokenizer = build_tokenizer(config.sizes.image_pixels)
+        thinker = build_thinker(config.sizes, self.tokenizer, config.seed)
         initial = folder / "initial"
         if not initial.is_dir():
-            save_thinker(thinker, self.tokenizer, config.model, initial)
+            save_thinker(thinker, self.tokenizer, config.sizes, initial)
         processor = Processor.from_directory(read_spec(initial), initial)
         self.learner = Learner(thinker, config, processor, self.tokenizer).to(device).train()
         self.stage, self.number, self.done = STAGES[0], 0, 0
@@ -105,7 +105,7 @@ class _Run:
         if stage != self.stage:
             self.stage, self.number = stage, 0
             self.optimizer = self._make_optimizer()
-        plan: StageConfig = getattr(self.config, stage)
+        plan: ThinkerStage = getattr(self.config, stage)
         averages: dict[str, float] = {}
         start = time.process_time()
         while self.number < plan.steps:
@@ -129,7 +129,7 @@ class _Run:
         self.save()
         return True
 
-    def _step(self, plan: StageConfig) -> dict[str, float]:
+    def _step(self, plan: ThinkerStage) -> dict[str, float]:
         rng = np.random.default_rng([self.config.seed, STAGES.index(self.stage), self.number])
         rate = plan.learning_rate * schedule(plan, self.number)
         for group in self.optimizer.param_groups:
@@ -215,7 +215,7 @@ class _Run:
     def _report(self, averages: dict[str, float]) -> None:
         if self._development is None:
             self._development = DevelopmentSet(self.learner, self.tokenizer, self.config)
-        plan: StageConfig = getattr(self.config, self.stage)
+        plan: ThinkerStage = getattr(self.config, self.stage)
         entry: dict[str, Any] = {
             "stage": self.stage,
             "step": self.number,
@@ -230,16 +230,16 @@ class _Run:
             file.write(json.dumps(entry) + "\n")
         self.say(json.dumps(entry))
 
-    def _keep_early(self, plan: StageConfig) -> None:
+    def _keep_early(self, plan: ThinkerStage) -> None:
         if self.stage != "sft":
             return
         for share in self.config.early:
             if self.number == max(1, round(share * plan.steps)):
                 target = self.folder / f"early-{round(100 * share):02d}"
-                save_thinker(self.learner.thinker, self.tokenizer, self.config.model, target)
+                save_thinker(self.learner.thinker, self.tokenizer, self.config.sizes, target)
 
 
-def schedule(plan: StageConfig, number: int) -> float:
+def schedule(plan: ThinkerStage, number: int) -> float:
     """Return the factor on a stage's learning rate at a step: warm-up, hold, cosine down to `final`."""
     share = number / plan.steps
     warm = min(1.0, (number + 1) / plan.warmup)

@@ -48,7 +48,7 @@ class TrackerSizes:
 
 
 @dataclass(frozen=True)
-class StageConfig:
+class TrackerStage:
     """One stage of the training; AdamW, cosine to `final_rate` of the learning rate.
 
     Attributes:
@@ -108,7 +108,7 @@ class TrackerConfig:
 
     seed: int = 0
     sizes: TrackerSizes = field(default_factory=TrackerSizes)
-    box: StageConfig = StageConfig(
+    box: TrackerStage = TrackerStage(
         steps=1000,
         clips=14,
         objects=3,
@@ -118,7 +118,7 @@ class TrackerConfig:
         final_rate=0.1,
         balance=(1.2, -0.4),
     )
-    clip: StageConfig = StageConfig(
+    clip: TrackerStage = TrackerStage(
         steps=2000,
         clips=4,
         objects=3,
@@ -128,7 +128,7 @@ class TrackerConfig:
         single_frame_share=0.15,
         own_presence_share=0.4,
     )
-    long: StageConfig = StageConfig(
+    long: TrackerStage = TrackerStage(
         steps=1200,
         clips=2,
         objects=3,
@@ -139,7 +139,7 @@ class TrackerConfig:
         own_presence_share=0.6,
         crossing_share=0.5,
     )
-    hidden: StageConfig = StageConfig(
+    hidden: TrackerStage = TrackerStage(
         steps=2000,
         clips=2,
         objects=3,
@@ -170,5 +170,5 @@ class TrackerConfig:
         )
 
 
-def _scaled(stage: StageConfig, factor: float) -> StageConfig:
+def _scaled(stage: TrackerStage, factor: float) -> TrackerStage:
     return dataclasses.replace(stage, steps=max(1, round(stage.steps * factor)))

@@ -33,7 +33,7 @@ def evaluate_tracker_into(
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Examine a tracker.
+    """Evaluate a tracker.
 
     Args:
         folder: gets evaluation-NAME-frames.json or -mp4.json; made if needed.

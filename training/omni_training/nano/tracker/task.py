@@ -26,7 +26,7 @@ from omni_training.nano.tracker.checkpoint import (
     save_progress,
 )
 from omni_training.nano.tracker.clips import TrackingBatch, draw_batch
-from omni_training.nano.tracker.config import STAGES, StageConfig, TrackerConfig
+from omni_training.nano.tracker.config import STAGES, TrackerConfig, TrackerStage
 from omni_training.nano.tracker.evaluate import evaluate_boxes, evaluate_clips
 from omni_training.nano.tracker.loss import TrackerLoss, batch_loss
 from omni_training.nano.tracker.model import new_model, open_memory
@@ -107,7 +107,7 @@ class _Run:
 
     def stage(self, name: str, started: int, state: dict[str, Any]) -> bool:
         """Run a stage from a step on; return whether it came to its end."""
-        stage: StageConfig = getattr(self._config, name)
+        stage: TrackerStage = getattr(self._config, name)
         if name == "clip" and not started:
             open_memory(self._model, self._calibration())
         optimizer = make_optimizer(self._model, self._config)
@@ -130,14 +130,14 @@ class _Run:
         return True
 
     def _step(
-        self, name: str, stage: StageConfig, step: int, optimizer: torch.optim.Optimizer
+        self, name: str, stage: TrackerStage, step: int, optimizer: torch.optim.Optimizer
     ) -> dict[str, float]:
         rate = learning_rate(stage, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch, trusting = draw_step(self._config, name, step)
+        batch, own_presence = draw_step(self._config, name, step)
         batch = batch.to(self._model.device)
-        loss = forward(self._unroll, batch, stage, step, name, trusting=trusting)
+        loss = forward(self._unroll, batch, stage, step, name, own_presence=own_presence)
         total = loss.total
         if not torch.isfinite(total):
             tensors = {k: v for k, v in vars(batch).items() if isinstance(v, torch.Tensor)}
@@ -205,11 +205,11 @@ class _Run:
 
 def draw_step(config: TrackerConfig, name: str, step: int) -> tuple[TrackingBatch, bool]:
     """Return a step's batch, and whether its memories believe the model's own score."""
-    stage: StageConfig = getattr(config, name)
+    stage: TrackerStage = getattr(config, name)
     rng = _generator(config, name, step)
     shortest, longest = stage.frames
     length = int(rng.integers(shortest, longest + 1))
-    trusting = bool(rng.random() < stage.own_presence_share)
+    own_presence = bool(rng.random() < stage.own_presence_share)
     # About as many frames in every step, whatever their length.
     clips = max(1, round(stage.clips * (shortest + longest) / 2 / length))
     if rng.random() < stage.single_frame_share:
@@ -222,17 +222,17 @@ def draw_step(config: TrackerConfig, name: str, step: int) -> tuple[TrackingBatc
         length=length,
         crossing_share=stage.crossing_share,
     )
-    return batch, trusting
+    return batch, own_presence
 
 
 def forward(
     unroll: TrackerUnroll,
     batch: TrackingBatch,
-    stage: StageConfig,
+    stage: TrackerStage,
     step: int,
     name: str,
     *,
-    trusting: bool,
+    own_presence: bool,
 ) -> TrackerLoss:
     """Return the loss of a batch."""
     features = unroll.encode(batch.pixels)
@@ -243,7 +243,7 @@ def forward(
             features,
             batch.clip_of,
             batch.boxes,
-            present=None if trusting else batch.present,
+            present=None if own_presence else batch.present,
             max_pointers=batch.max_pointers,
         )
     start, end = stage.balance
@@ -252,7 +252,7 @@ def forward(
     return batch_loss(outputs, batch, balance=balance, with_score=name != "box")
 
 
-def learning_rate(stage: StageConfig, step: int) -> float:
+def learning_rate(stage: TrackerStage, step: int) -> float:
     """Return the rate at a step: linear warm-up, then half a cosine down to `final_rate`."""
     share = step / stage.steps
     warm = min(1.0, (step + 1) / max(1.0, stage.warmup * stage.steps))
