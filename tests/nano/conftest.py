@@ -1,7 +1,8 @@
-"""A tiny nano training: the real class and all stages at a few thousand parameters."""
+"""Both nano trainings at a tiny size: the real classes and all stages at a few thousand parameters."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ pytest.importorskip("transformers")
 
 
 @pytest.fixture(scope="session")
-def tiny_config() -> Any:
+def thinker_config() -> Any:
     """Return a configuration whose training takes seconds."""
     from omni_training.nano.thinker.config import ThinkerConfig, ThinkerSizes, ThinkerStage
 
@@ -32,22 +33,45 @@ def tiny_config() -> Any:
 
 
 @pytest.fixture(scope="session")
-def make_learner(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return a maker of (learner, tokenizer) for a configuration."""
-    from omni_training.nano.thinker.learner import Learner
-    from omni_training.nano.thinker.model import build_thinker, save_thinker
-    from omni_training.nano.thinker.vocabulary import build_tokenizer
+def tracker_config() -> Any:
+    """Return a configuration whose training takes seconds."""
+    from omni_training.nano.tracker.config import TrackerConfig, TrackerSizes, TrackerStage
 
-    from omni_sdk.grs.processor import Processor
-    from omni_sdk.hf.checkpoint import read_spec
+    hard = {"clips": 1, "objects": 2, "frames": (4, 6), "warmup": 0.1, "own_presence_share": 0.5}
+    return TrackerConfig(
+        sizes=TrackerSizes(
+            image_size=96, channels=128, widths=(8, 16, 24, 32), blocks=(1, 1, 1, 1), heads=(1, 1, 2, 2)
+        ),
+        box=TrackerStage(
+            steps=15, clips=6, objects=3, frames=(1, 1), learning_rate=3e-3, warmup=0.1, balance=(1.0, 0.8)
+        ),
+        clip=TrackerStage(
+            steps=4, clips=2, objects=2, frames=(2, 4), learning_rate=5e-4, warmup=0.1,
+            own_presence_share=0.5, single_frame_share=0.3,
+        ),
+        long=TrackerStage(steps=2, learning_rate=3e-4, crossing_share=0.5, **hard),
+        hidden=TrackerStage(steps=2, learning_rate=3e-4, crossing_share=0.7, **hard),
+        evaluation_clips=1,
+    )  # fmt: skip
 
-    def maker(config: Any) -> Any:
-        tokenizer = build_tokenizer(config.sizes.image_pixels)
-        thinker = build_thinker(config.sizes, tokenizer, config.seed)
-        folder = save_thinker(
-            thinker, tokenizer, config.sizes, tmp_path_factory.mktemp("nano") / "initial"
-        )
-        processor = Processor.from_directory(read_spec(folder), folder)
-        return Learner(thinker, config, processor, tokenizer), tokenizer
 
-    return maker
+@pytest.fixture(scope="session")
+def trained_thinker(thinker_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished training."""
+    from omni_training.nano.loop import train
+    from omni_training.nano.thinker.task import ThinkerTask
+
+    folder = tmp_path_factory.mktemp("trained")
+    assert train(ThinkerTask(thinker_config, folder), folder) == folder / "thinker"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_tracker(tracker_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished training."""
+    from omni_training.nano.loop import train
+    from omni_training.nano.tracker.task import TrackerTask
+
+    folder = tmp_path_factory.mktemp("trained")
+    assert train(TrackerTask(tracker_config), folder) == folder / "tracker"
+    return folder

@@ -24,11 +24,11 @@ CLIPS = 3
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_config: ThinkerConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tokenizer = build_tokenizer(tiny_config.sizes.image_pixels)
-    thinker = build_thinker(tiny_config.sizes, tokenizer, 0)
+def checkpoint(thinker_config: ThinkerConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = build_tokenizer(thinker_config.sizes.image_pixels)
+    thinker = build_thinker(thinker_config.sizes, tokenizer, 0)
     folder = tmp_path_factory.mktemp("random") / "thinker"
-    return save_thinker(thinker, tokenizer, tiny_config.sizes, folder)
+    return save_thinker(thinker, tokenizer, thinker_config.sizes, folder)
 
 
 @pytest.fixture
