@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omni_training.nano.evaluation import write_evaluation
 from omni_training.nano.thinker.config import ThinkerConfig
-from omni_training.nano.thinker.evaluate import Evaluator, evaluate_into
+from omni_training.nano.thinker.evaluate import Evaluator, evaluate_thinker
 from omni_training.nano.thinker.model import build_thinker, save_thinker
 from omni_training.nano.thinker.vocabulary import build_tokenizer
 
@@ -100,8 +101,9 @@ def test_a_random_model_is_evaluated_from_frames_and_from_mp4(
 ) -> None:
     lines: list[str] = []
     for mp4 in (False, True):
-        path = evaluate_into(
-            tmp_path, checkpoint, clips=1, mp4=mp4, families=FAMILIES[:1], say=lines.append
+        rows = evaluate_thinker(checkpoint, clips=1, mp4=mp4, families=FAMILIES[:1])
+        path = write_evaluation(
+            tmp_path, checkpoint, rows, key="families", clips=1, mp4=mp4, say=lines.append
         )
         value = json.loads(path.read_text())
         assert value["source"] == ("mp4" if mp4 else "frames")

@@ -9,15 +9,11 @@ import numpy as np
 import pytest
 import torch
 from omni_training.cli import main
-from omni_training.nano.tracker import report as tracker_report
+from omni_training.nano.tracker import evaluate as tracker_evaluate
 from omni_training.nano.tracker.config import TrackerConfig, TrackerStage
-from omni_training.nano.tracker.evaluate import (
-    TrackScore,
-    evaluate_clips,
-    evaluate_files,
-    summarise_tracks,
-)
+from omni_training.nano.tracker.evaluate import evaluate_clips, evaluate_files
 from omni_training.nano.tracker.model import new_model
+from omni_training.nano.tracker.scores import TrackScore, summarise_tracks
 from omni_training.nano.tracker.task import draw_step, forward
 from omni_training.nano.tracker.unroll import TrackerUnroll
 from safetensors.torch import load_file
@@ -98,7 +94,7 @@ def test_clips_are_judged_from_arrays_and_from_files(trained_tracker) -> None:
 def test_the_command_judges_a_tracker(trained_tracker, tmp_path, capsys, monkeypatch) -> None:
     assert main(["nano", "--out", str(tmp_path), "--evaluate", str(tmp_path / "none")]) == 1
     assert "cannot be read" in capsys.readouterr().err
-    monkeypatch.setattr(tracker_report, "FAMILIES", ("direct",))
+    monkeypatch.setattr(tracker_evaluate, "FAMILIES", ("direct",))
     evaluate = ["--evaluate", str(trained_tracker / "tracker"), "--clips", "1"]
     assert main(["nano", "--out", str(tmp_path), *evaluate]) == 0
     path = Path(capsys.readouterr().out.splitlines()[-1])

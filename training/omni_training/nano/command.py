@@ -6,16 +6,20 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from omni_sdk.errors import BundleError
 
+from omni_training.nano.evaluation import Row, write_evaluation
 from omni_training.nano.loop import Task, train
 from omni_training.nano.provenance import write_record
 from omni_training.nano.thinker.config import ThinkerConfig
+from omni_training.nano.thinker.evaluate import evaluate_thinker
 from omni_training.nano.thinker.task import ThinkerTask
 from omni_training.nano.tracker.config import TrackerConfig
+from omni_training.nano.tracker.evaluate import evaluate_tracker
 from omni_training.nano.tracker.task import TrackerTask
 
 DESCRIPTION = (
@@ -82,26 +86,14 @@ def _evaluate(arguments: argparse.Namespace) -> Path:
         raise BundleError(
             f"{checkpoint}: no checkpoint of a thinker or tracker, its config.json cannot be read ({e})"
         ) from e
+    clips, mp4, device = arguments.clips, arguments.mp4, arguments.device
+    rows: Iterable[tuple[str, Row]]
     if kind == "sam2_video":
-        from omni_training.nano.tracker.report import evaluate_tracker_into
-
-        return evaluate_tracker_into(
-            arguments.out,
-            checkpoint,
-            clips=arguments.clips,
-            mp4=arguments.mp4,
-            device=arguments.device,
-            say=_show,
-        )
-    from omni_training.nano.thinker.evaluate import evaluate_into
-
-    return evaluate_into(
-        arguments.out,
-        checkpoint,
-        clips=arguments.clips,
-        mp4=arguments.mp4,
-        device=arguments.device,
-        say=_show,
+        key, rows = "table", evaluate_tracker(checkpoint, clips=clips, mp4=mp4, device=device)
+    else:
+        key, rows = "families", evaluate_thinker(checkpoint, clips=clips, mp4=mp4, device=device)
+    return write_evaluation(
+        arguments.out, checkpoint, rows, key=key, clips=clips, mp4=mp4, say=_show
     )
 
 

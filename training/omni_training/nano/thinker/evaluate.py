@@ -7,9 +7,8 @@ the pipeline does it. Every number is a mean over clips with its standard error.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +29,6 @@ from omni_sdk.media.source import open_source
 from omni_sdk.stages import Image, Observation
 from omni_sdk.utils.timing import Stopwatch
 
-from omni_training.nano.evaluation import write_evaluation
 from omni_training.nano.thinker.pictures import frames
 from omni_training.nano.thinker.rows import RowMaker
 from omni_training.nano.thinker.scores import (
@@ -205,55 +203,27 @@ class Evaluator:
             yield score_answer(scene, thinking, found, mine)
 
 
-def evaluate_into(
-    folder: Path,
+def evaluate_thinker(
     checkpoint: Path,
     *,
     clips: int,
     mp4: bool = False,
-    families: Sequence[str] | None = None,
     device: str = "cpu",
-    say: Callable[[str], None] = lambda line: None,
-) -> Path:
-    """Evaluate a checkpoint on held-out clips of every family, and its grounder.
+    families: Sequence[str] = FAMILIES,
+) -> Iterator[tuple[str, dict[str, Statistic]]]:
+    """Yield the statistics of each family, then those of the grounder; see `Evaluator`.
 
     Args:
-        folder: gets evaluation-NAME-frames.json or -mp4.json; made if needed.
         checkpoint: a thinker's folder.
         clips: of each family.
         mp4: read the clips from mp4 files.
-        families: to evaluate on; None: all.
         device: torch's name.
-        say: told a line per family.
-
-    Returns:
-        The JSON file.
+        families: to evaluate on.
 
     Raises:
         BundleError: the checkpoint is incomplete, or not of a known layout.
     """
     evaluator = Evaluator(checkpoint, device=device)
-    table: dict[str, dict[str, Statistic]] = {}
-    start = time.perf_counter()
-    for family in families or FAMILIES:
-        table[family] = evaluator.family(family, clips, mp4=mp4)
-        say(format_row(family, table[family]))
-    table["grounder"] = evaluator.ground(clips, mp4=mp4)
-    say(format_row("grounder", table["grounder"]))
-    rows = {
-        family: {
-            name: {"mean": round(s.mean, 4), "se": round(s.standard_error, 4), "n": s.count}
-            for name, s in row.items()
-        }
-        for family, row in table.items()
-    }
-    seconds = time.perf_counter() - start
-    return write_evaluation(
-        folder, checkpoint, clips=clips, mp4=mp4, seconds=seconds, families=rows
-    )
-
-
-def format_row(family: str, row: dict[str, Statistic]) -> str:
-    """Return a line of a table: the family and each measure with its standard error."""
-    cells = [f"{name} {s.mean:.3f}+-{s.standard_error:.3f}" for name, s in row.items()]
-    return f"{family:<11}" + "  ".join(cells)
+    for family in families:
+        yield family, evaluator.family(family, clips, mp4=mp4)
+    yield "grounder", evaluator.ground(clips, mp4=mp4)
