@@ -1,7 +1,8 @@
-"""A tiny nano training: the real class and all stages at a few thousand parameters."""
+"""Both nano trainings at a tiny size: the real classes and all stages at a few thousand parameters."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,43 +12,66 @@ pytest.importorskip("transformers")
 
 
 @pytest.fixture(scope="session")
-def tiny_config() -> Any:
+def thinker_config() -> Any:
     """Return a configuration whose training takes seconds."""
-    from omni_training.nano.thinker.config import ModelConfig, NanoConfig, StageConfig
+    from omni_training.nano.thinker.config import ThinkerConfig, ThinkerSizes, ThinkerStage
 
-    return NanoConfig(
+    return ThinkerConfig(
         seed=3,
-        model=ModelConfig(
+        sizes=ThinkerSizes(
             hidden=32, layers=3, heads=2, kv_heads=1, intermediate=64, vision_hidden=32, vision_depth=1,
             vision_heads=2, vision_intermediate=48, audio_hidden=32, image_pixels=112,
         ),
-        dense=StageConfig(steps=4, learning_rate=2e-3, warmup=2, report=2),
-        sound=StageConfig(steps=2, learning_rate=2e-3, warmup=1, report=2),
-        text=StageConfig(steps=2, learning_rate=2e-3, warmup=1, report=2),
-        sft=StageConfig(steps=5, learning_rate=2e-3, warmup=1, report=5),
-        polish=StageConfig(steps=7, learning_rate=2e-3, warmup=1, report=7),
+        dense=ThinkerStage(steps=4, learning_rate=2e-3, warmup=2, report=2),
+        sound=ThinkerStage(steps=2, learning_rate=2e-3, warmup=1, report=2),
+        text=ThinkerStage(steps=2, learning_rate=2e-3, warmup=1, report=2),
+        sft=ThinkerStage(steps=5, learning_rate=2e-3, warmup=1, report=5),
+        polish=ThinkerStage(steps=7, learning_rate=2e-3, warmup=1, report=7),
         pairs=4, images=2, sounds=2, texts=4, texts_beside=2, drills=2, clips=2, frames=2, descriptions=3,
         early=(0.4,), development_clips=4, development_frames=3,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def make_learner(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return a maker of (learner, tokenizer) for a configuration."""
-    from omni_training.nano.thinker.model import build_thinker, save_thinker
-    from omni_training.nano.thinker.stages import Learner
-    from omni_training.nano.thinker.vocabulary import build_tokenizer
+def tracker_config() -> Any:
+    """Return a configuration whose training takes seconds."""
+    from omni_training.nano.tracker.config import TrackerConfig, TrackerSizes, TrackerStage
 
-    from omni_sdk.grs.processor import Processor
-    from omni_sdk.hf.checkpoint import read_spec
+    hard = {"clips": 1, "objects": 2, "frames": (4, 6), "warmup": 0.1, "own_presence_share": 0.5}
+    return TrackerConfig(
+        sizes=TrackerSizes(
+            image_size=96, channels=128, widths=(8, 16, 24, 32), blocks=(1, 1, 1, 1), heads=(1, 1, 2, 2)
+        ),
+        box=TrackerStage(
+            steps=15, clips=6, objects=3, frames=(1, 1), learning_rate=3e-3, warmup=0.1, balance=(1.0, 0.8)
+        ),
+        clip=TrackerStage(
+            steps=4, clips=2, objects=2, frames=(2, 4), learning_rate=5e-4, warmup=0.1,
+            own_presence_share=0.5, single_frame_share=0.3,
+        ),
+        long=TrackerStage(steps=2, learning_rate=3e-4, crossing_share=0.5, **hard),
+        hidden=TrackerStage(steps=2, learning_rate=3e-4, crossing_share=0.7, **hard),
+        evaluation_clips=1,
+    )  # fmt: skip
 
-    def maker(config: Any) -> Any:
-        tokenizer = build_tokenizer(config.model.image_pixels)
-        thinker = build_thinker(config.model, tokenizer, config.seed)
-        folder = save_thinker(
-            thinker, tokenizer, config.model, tmp_path_factory.mktemp("nano") / "initial"
-        )
-        processor = Processor.from_directory(read_spec(folder), folder)
-        return Learner(thinker, config, processor, tokenizer), tokenizer
 
-    return maker
+@pytest.fixture(scope="session")
+def trained_thinker(thinker_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished training."""
+    from omni_training.nano.loop import train
+    from omni_training.nano.thinker.task import ThinkerTask
+
+    folder = tmp_path_factory.mktemp("trained")
+    assert train(ThinkerTask(thinker_config, folder), folder) == folder / "thinker"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_tracker(tracker_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished training."""
+    from omni_training.nano.loop import train
+    from omni_training.nano.tracker.task import TrackerTask
+
+    folder = tmp_path_factory.mktemp("trained")
+    assert train(TrackerTask(tracker_config), folder) == folder / "tracker"
+    return folder

@@ -9,7 +9,7 @@ import pytest
 import torch
 from omni_export.clips import ArrayFrameSource
 from omni_training.nano.tracker.clips import normalise
-from omni_training.nano.tracker.config import StageConfig, TrackerConfig, TrackerSizes
+from omni_training.nano.tracker.config import TrackerConfig, TrackerSizes, TrackerStage
 from omni_training.nano.tracker.model import new_model, open_memory
 from omni_training.nano.tracker.unroll import TrackerUnroll
 
@@ -134,7 +134,7 @@ def test_sizes_that_cannot_be_are_refused(bad) -> None:
 
 def test_stages_that_cannot_be_are_refused() -> None:
     stage = TrackerConfig().clip
-    assert isinstance(stage, StageConfig)
+    assert isinstance(stage, TrackerStage)
     with pytest.raises(ValueError, match="1 or more"):
         dataclasses.replace(stage, steps=0)
     with pytest.raises(ValueError, match="shortest"):

@@ -6,17 +6,21 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from omni_sdk.errors import BundleError
 
+from omni_training.nano.evaluation import Row, write_evaluation
+from omni_training.nano.loop import Task, train
 from omni_training.nano.provenance import write_record
-from omni_training.nano.thinker.config import STAGES, NanoConfig
-from omni_training.nano.thinker.train import train
-from omni_training.nano.tracker.config import STAGES as TRACKER_STAGES
+from omni_training.nano.thinker.config import ThinkerConfig
+from omni_training.nano.thinker.evaluate import evaluate_thinker
+from omni_training.nano.thinker.task import ThinkerTask
 from omni_training.nano.tracker.config import TrackerConfig
-from omni_training.nano.tracker.train import train_tracker
+from omni_training.nano.tracker.evaluate import evaluate_tracker
+from omni_training.nano.tracker.task import TrackerTask
 
 DESCRIPTION = (
     "Coloured shapes and tones: the real architectures with few weights, for demo and tests"
@@ -34,35 +38,28 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.evaluate is not None:
         print(_evaluate(arguments))
         return 0
-    if arguments.only != "tracker" and not _train_thinker(arguments):
-        print(f"stopped after stage {arguments.stage}")
-        return 0
+    scale, device, out = arguments.minutes_scale, arguments.device, arguments.out
+    if arguments.only != "tracker":
+        thinker = ThinkerConfig(seed=arguments.seed).scaled(scale)
+        if not _train(ThinkerTask(thinker, out, device), arguments, until=arguments.stage):
+            print(f"stopped after stage {arguments.stage}")
+            return 0
     if arguments.only != "thinker":
-        _train_tracker(arguments)
+        tracker = TrackerConfig(seed=arguments.seed).scaled(scale)
+        _train(TrackerTask(tracker, device), arguments)
     if arguments.only is None:
-        print(export(arguments.out))
+        print(export(out))
     return 0
 
 
-def _train_thinker(arguments: argparse.Namespace) -> bool:
+def _train(task: Task, arguments: argparse.Namespace, until: str | None = None) -> bool:
     """Return whether it came to its end."""
-    scale = arguments.minutes_scale
-    config = NanoConfig(seed=arguments.seed).scaled(scale)
-    until = arguments.stage or STAGES[-1]
-    made = train(arguments.out, config, until=until, device=arguments.device, say=_tell)
+    made = train(task, arguments.out, until=until, say=_tell)
     if made is not None:
-        write_record(made, config.seed, scale, {s: getattr(config, s).steps for s in STAGES})
+        stages = {name: stage.steps for name, stage in task.config.stages.items()}
+        write_record(made, task.config.seed, arguments.minutes_scale, stages)
         print(made)
     return made is not None
-
-
-def _train_tracker(arguments: argparse.Namespace) -> None:
-    scale = arguments.minutes_scale
-    config = TrackerConfig(seed=arguments.seed).scaled(scale)
-    made = train_tracker(config, arguments.out, resume=True, device=arguments.device, say=_tell)
-    assert made is not None  # None only where the caller sets a number of steps
-    write_record(made, config.seed, scale, {s: getattr(config, s).steps for s in TRACKER_STAGES})
-    print(made)
 
 
 def export(out: Path) -> Path:
@@ -89,26 +86,14 @@ def _evaluate(arguments: argparse.Namespace) -> Path:
         raise BundleError(
             f"{checkpoint}: no checkpoint of a thinker or tracker, its config.json cannot be read ({e})"
         ) from e
+    clips, mp4, device = arguments.clips, arguments.mp4, arguments.device
+    rows: Iterable[tuple[str, Row]]
     if kind == "sam2_video":
-        from omni_training.nano.tracker.report import evaluate_tracker_into
-
-        return evaluate_tracker_into(
-            arguments.out,
-            checkpoint,
-            clips=arguments.clips,
-            mp4=arguments.mp4,
-            device=arguments.device,
-            say=_show,
-        )
-    from omni_training.nano.thinker.evaluate import evaluate_into
-
-    return evaluate_into(
-        arguments.out,
-        checkpoint,
-        clips=arguments.clips,
-        mp4=arguments.mp4,
-        device=arguments.device,
-        say=_show,
+        key, rows = "table", evaluate_tracker(checkpoint, clips=clips, mp4=mp4, device=device)
+    else:
+        key, rows = "families", evaluate_thinker(checkpoint, clips=clips, mp4=mp4, device=device)
+    return write_evaluation(
+        arguments.out, checkpoint, rows, key=key, clips=clips, mp4=mp4, say=_show
     )
 
 

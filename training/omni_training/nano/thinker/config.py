@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-STAGES = ("dense", "sound", "text", "sft", "polish")
-"""In order: vision tower, audio tower, language model on words alone, everything together, twice."""
+from omni_training.nano.config import NO_EFFECT, Config, Stage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
+class ThinkerSizes:
     """Sizes of the thinker (upstream names in `omni_training.nano.thinker.model`).
 
     Attributes:
@@ -46,34 +50,41 @@ class ModelConfig:
     rope_theta: float = 50.0
 
 
-@dataclass(frozen=True, slots=True)
-class StageConfig:
-    """The length and step size of a stage.
+@dataclass(frozen=True, kw_only=True)
+class ThinkerStage(Stage):
+    """A stage: warm-up, hold, cosine.
 
     Attributes:
-        steps: optimiser steps.
-        learning_rate: after the warm-up; holds for `hold` of the stage, then falls as a cosine.
         warmup: steps in which the learning rate rises.
         hold: share of the stage at the full learning rate.
         final: learning rate at the end over the full one.
-        report: steps from one evaluation to the next.
     """
 
-    steps: int
-    learning_rate: float
     warmup: int = 40
     hold: float = 0.3
     final: float = 0.02
-    report: int = 100
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate at a step."""
+        share = step / self.steps
+        factor = min(1.0, (step + 1) / self.warmup)
+        if share >= self.hold:
+            cosine = 0.5 * (1 + math.cos(math.pi * (share - self.hold) / (1 - self.hold)))
+            factor *= max(self.final, cosine)
+        return self.learning_rate * factor
+
+    def scaled(self, factor: float) -> Self:
+        """Return the stage with `factor` times the steps; a longer one has no longer warm-up."""
+        warmup = max(1, round(self.warmup * min(1.0, factor)))
+        return dataclasses.replace(super().scaled(factor), warmup=warmup)
 
 
-@dataclass(frozen=True, slots=True)
-class NanoConfig:
+@dataclass(frozen=True, kw_only=True)
+class ThinkerConfig(Config):
     """The whole training.
 
     Attributes:
-        seed: of weights and data.
-        model: sizes.
+        sizes: of the model.
         dense: vision tower with a dense head: pairs of low-resolution frames and the grounder's frames.
         sound: audio tower with a dense head.
         text: language model on true listings: digest, look-ups, answers.
@@ -90,27 +101,23 @@ class NanoConfig:
         frames: grounder's frames in such a batch.
         descriptions: asked of each such frame at once.
         absent_half: of the absent descriptions, the share with one word that matches a visible object.
-        plan, polish_plan: kinds of batches of these two, taking turns: g reasoner, d grounder, t text.
+        mixture, polish_mixture: batches of sft and polish in turns: g reasoner, d grounder, t text.
         tower_rate: learning rate of the towers over that of the language model in sft and polish.
-        thaw: share of sft for which the towers stay as the dense stages left them.
+        frozen_share: of sft, for which the towers stay as the dense stages left them.
         table_weight, dense_weight: of the auxiliary losses in sft and polish.
-        place_weight: of the boxes that the language model is asked for at every picture token, in polish.
-        weight_decay: of AdamW.
-        clip_norm: of the gradient.
+        box_weight: of the boxes that the language model is asked for at every picture token, in polish.
         early: shares of sft at which a checkpoint is kept (unsaturated starts for GRPO).
-        save_seconds: wall time between resumable states.
         development_clips, development_frames: on which progress is measured.
     """
 
-    seed: int = 1
-    model: ModelConfig = field(default_factory=ModelConfig)
-    dense: StageConfig = StageConfig(steps=4800, learning_rate=2.5e-3, report=400)
-    sound: StageConfig = StageConfig(steps=300, learning_rate=2e-3, report=100)
-    text: StageConfig = StageConfig(steps=700, learning_rate=1.7e-3, report=150)
-    sft: StageConfig = StageConfig(
+    sizes: ThinkerSizes = field(default_factory=ThinkerSizes)
+    dense: ThinkerStage = ThinkerStage(steps=4800, learning_rate=2.5e-3, report=400)
+    sound: ThinkerStage = ThinkerStage(steps=300, learning_rate=2e-3, report=100)
+    text: ThinkerStage = ThinkerStage(steps=700, learning_rate=1.7e-3, report=150)
+    sft: ThinkerStage = ThinkerStage(
         steps=4800, learning_rate=1.5e-3, warmup=80, hold=0.35, report=300
     )
-    polish: StageConfig = StageConfig(
+    polish: ThinkerStage = ThinkerStage(
         steps=6300, learning_rate=1.1e-3, warmup=80, hold=0.25, report=350
     )
     pairs: int = 24
@@ -124,35 +131,17 @@ class NanoConfig:
     frames: int = 10
     descriptions: int = 5
     absent_half: float = 0.7
-    plan: str = "gdgddt"
-    polish_plan: str = "gddgddt"
+    mixture: str = "gdgddt"
+    polish_mixture: str = "gddgddt"
     tower_rate: float = 0.5
-    thaw: float = 0.3
+    frozen_share: float = 0.3
     table_weight: float = 0.3
     dense_weight: float = 0.5
-    place_weight: float = 0.5
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    early: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3)
-    save_seconds: float = 120.0
-    development_clips: int = 96
-    development_frames: int = 40
+    box_weight: float = 0.5
+    early: tuple[float, ...] = field(default=(0.05, 0.1, 0.15, 0.2, 0.3), metadata=NO_EFFECT)
+    development_clips: int = field(default=96, metadata=NO_EFFECT)
+    development_frames: int = field(default=40, metadata=NO_EFFECT)
 
-    def scaled(self, factor: float) -> NanoConfig:
-        """Return the same training with `factor` times the steps in every stage.
 
-        Raises:
-            ValueError: a factor that is not above 0.
-        """
-        if not factor > 0:
-            raise ValueError(f"the scale must be above 0, got {factor}")
-        stages = {}
-        for name in STAGES:
-            stage: StageConfig = getattr(self, name)
-            stages[name] = dataclasses.replace(
-                stage,
-                steps=max(1, round(stage.steps * factor)),
-                warmup=max(1, round(stage.warmup * min(1.0, factor))),
-                report=max(1, round(stage.report * factor)),
-            )
-        return dataclasses.replace(self, **stages)
+STAGES = tuple(ThinkerConfig().stages)
+"""In order."""

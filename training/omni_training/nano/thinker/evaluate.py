@@ -7,9 +7,8 @@ the pipeline does it. Every number is a mean over clips with its standard error.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,23 +29,22 @@ from omni_sdk.media.source import open_source
 from omni_sdk.stages import Image, Observation
 from omni_sdk.utils.timing import Stopwatch
 
-from omni_training.nano.evaluation_file import write_evaluation
-from omni_training.nano.thinker.marks import (
-    SIZE,
-    draw_descriptions,
-    mark_answer,
-    mark_box,
-    middle_step,
-    read_answer,
-)
 from omni_training.nano.thinker.pictures import frames
 from omni_training.nano.thinker.rows import RowMaker
+from omni_training.nano.thinker.scores import (
+    SIZE,
+    draw_descriptions,
+    middle_step,
+    read_answer,
+    score_answer,
+    score_box,
+)
 
 BATCH = 50
 FPS = 8.0
 
 
-class Showing(Protocol):
+class ClipView(Protocol):
     """A clip as the model gets to see it."""
 
     def observation(self) -> Observation:
@@ -107,7 +105,7 @@ class WrittenClip:
         self._path.unlink()
 
 
-class Examiner:
+class Evaluator:
     """Asks a checkpoint and scores its answers."""
 
     def __init__(self, checkpoint: Path, *, device: str = "cpu") -> None:
@@ -137,7 +135,7 @@ class Examiner:
         with tempfile.TemporaryDirectory() as folder:
             for start in range(0, clips, BATCH):
                 chunk = scenes[start : start + BATCH]
-                shown = [self._show(scene, Path(folder), mp4=mp4) for scene in chunk]
+                shown = [self._view(scene, Path(folder), mp4=mp4) for scene in chunk]
                 for scores in self._chunk(chunk, shown):
                     for name, value in scores.items():
                         values[name].append(value)
@@ -163,7 +161,7 @@ class Examiner:
                     scene = make_scene(seed, family)
                     rng = np.random.default_rng(seed)
                     step = int(rng.integers(STEPS))
-                    clip = self._show(scene, Path(folder), mp4=mp4)
+                    clip = self._view(scene, Path(folder), mp4=mp4)
                     picture = clip.image(step)
                     clip.close()
                     for kind, name in draw_descriptions(scene, step, rng):
@@ -173,16 +171,16 @@ class Examiner:
                 for item, boxes, picture in zip(
                     asked, self.grounder.ground(images, names), images, strict=True
                 ):
-                    mark_box(*item, [b.box_xyxy for b in boxes], picture.shape[0], values)
+                    score_box(*item, [b.box_xyxy for b in boxes], picture.shape[0], values)
         return {name: statistic(v) for name, v in values.items()}
 
-    def _show(self, scene: Scene, folder: Path, *, mp4: bool) -> Showing:
+    def _view(self, scene: Scene, folder: Path, *, mp4: bool) -> ClipView:
         if mp4:
             return WrittenClip(scene, self.reasoner, folder)
         return RenderedClip(scene, self.maker)
 
     def _chunk(
-        self, scenes: Sequence[Scene], shown: Sequence[Showing]
+        self, scenes: Sequence[Scene], shown: Sequence[ClipView]
     ) -> Iterator[dict[str, float]]:
         requests = [
             self.processor.reason_request(clip.observation(), scene.query)
@@ -202,58 +200,30 @@ class Examiner:
             boxes[row, segment.description] = (middle_step(segment), scaled[0] if scaled else None)
         for row, (scene, (thinking, found)) in enumerate(zip(scenes, answers, strict=True)):
             mine = {d: b for (r, d), b in boxes.items() if r == row}
-            yield mark_answer(scene, thinking, found, mine)
+            yield score_answer(scene, thinking, found, mine)
 
 
-def evaluate_into(
-    folder: Path,
+def evaluate_thinker(
     checkpoint: Path,
     *,
     clips: int,
     mp4: bool = False,
-    families: Sequence[str] | None = None,
     device: str = "cpu",
-    say: Callable[[str], None] = lambda line: None,
-) -> Path:
-    """Examine a checkpoint on held-out clips of every family, and its grounder.
+    families: Sequence[str] = FAMILIES,
+) -> Iterator[tuple[str, dict[str, Statistic]]]:
+    """Yield the statistics of each family, then those of the grounder; see `Evaluator`.
 
     Args:
-        folder: gets evaluation-NAME-frames.json or -mp4.json; made if needed.
         checkpoint: a thinker's folder.
         clips: of each family.
         mp4: read the clips from mp4 files.
-        families: to examine; None: all.
         device: torch's name.
-        say: told a line per family.
-
-    Returns:
-        The JSON file.
+        families: to evaluate on.
 
     Raises:
         BundleError: the checkpoint is incomplete, or not of a known layout.
     """
-    examiner = Examiner(checkpoint, device=device)
-    table: dict[str, dict[str, Statistic]] = {}
-    start = time.perf_counter()
-    for family in families or FAMILIES:
-        table[family] = examiner.family(family, clips, mp4=mp4)
-        say(format_row(family, table[family]))
-    table["grounder"] = examiner.ground(clips, mp4=mp4)
-    say(format_row("grounder", table["grounder"]))
-    rows = {
-        family: {
-            name: {"mean": round(s.mean, 4), "se": round(s.standard_error, 4), "n": s.count}
-            for name, s in row.items()
-        }
-        for family, row in table.items()
-    }
-    seconds = time.perf_counter() - start
-    return write_evaluation(
-        folder, checkpoint, clips=clips, mp4=mp4, seconds=seconds, families=rows
-    )
-
-
-def format_row(family: str, row: dict[str, Statistic]) -> str:
-    """Return a line of a table: the family and each measure with its standard error."""
-    cells = [f"{name} {s.mean:.3f}+-{s.standard_error:.3f}" for name, s in row.items()]
-    return f"{family:<11}" + "  ".join(cells)
+    evaluator = Evaluator(checkpoint, device=device)
+    for family in families:
+        yield family, evaluator.family(family, clips, mp4=mp4)
+    yield "grounder", evaluator.ground(clips, mp4=mp4)

@@ -17,54 +17,54 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
-from omni_training.nano.thinker.config import ModelConfig
+from omni_training.nano.thinker.config import ThinkerSizes
 
 PAD, START, END = 0, 1, 2
 SAMPLING_RATE = 16_000
 CHANGE_GAIN = 3.0
-"""Of the patch filters that see what changes from one frame to the next; see `_watch_for_change`."""
+"""Of the patch filters that see what changes from one frame to the next; see `_split_change_filters`."""
 _RESIDUAL = ("o_proj", "down_proj", "attn.proj", "out_proj", "fc2")
 
 
-def thinker_config(model: ModelConfig, tokenizer: Tokenizer) -> Qwen2_5OmniThinkerConfig:
+def thinker_config(sizes: ThinkerSizes, tokenizer: Tokenizer) -> Qwen2_5OmniThinkerConfig:
     """Return the configuration of the class for these sizes and this vocabulary."""
     ids = tokenizer.get_vocab()
-    rotary = model.hidden // model.heads // 2
+    rotary = sizes.hidden // sizes.heads // 2
     height = rotary // 3
     return Qwen2_5OmniThinkerConfig(
         audio_config={
-            "num_mel_bins": model.mel_bins,
-            "encoder_layers": model.audio_layers,
+            "num_mel_bins": sizes.mel_bins,
+            "encoder_layers": sizes.audio_layers,
             "encoder_attention_heads": 4,
-            "encoder_ffn_dim": 2 * model.audio_hidden,
-            "d_model": model.audio_hidden,
+            "encoder_ffn_dim": 2 * sizes.audio_hidden,
+            "d_model": sizes.audio_hidden,
             "max_source_positions": 64,
             "n_window": 32,
-            "output_dim": model.hidden,
+            "output_dim": sizes.hidden,
         },
         vision_config={
-            "depth": model.vision_depth,
-            "hidden_size": model.vision_hidden,
-            "intermediate_size": model.vision_intermediate,
-            "num_heads": model.vision_heads,
-            "patch_size": model.patch,
-            "spatial_merge_size": model.merge,
-            "temporal_patch_size": model.temporal,
-            "window_size": model.frame_pixels,
-            "out_hidden_size": model.hidden,
-            "fullatt_block_indexes": list(range(model.vision_depth)),
+            "depth": sizes.vision_depth,
+            "hidden_size": sizes.vision_hidden,
+            "intermediate_size": sizes.vision_intermediate,
+            "num_heads": sizes.vision_heads,
+            "patch_size": sizes.patch,
+            "spatial_merge_size": sizes.merge,
+            "temporal_patch_size": sizes.temporal,
+            "window_size": sizes.frame_pixels,
+            "out_hidden_size": sizes.hidden,
+            "fullatt_block_indexes": list(range(sizes.vision_depth)),
         },
         text_config={
             "vocab_size": tokenizer.get_vocab_size(),
-            "hidden_size": model.hidden,
-            "intermediate_size": model.intermediate,
-            "num_hidden_layers": model.layers,
-            "num_attention_heads": model.heads,
-            "num_key_value_heads": model.kv_heads,
+            "hidden_size": sizes.hidden,
+            "intermediate_size": sizes.intermediate,
+            "num_hidden_layers": sizes.layers,
+            "num_attention_heads": sizes.heads,
+            "num_key_value_heads": sizes.kv_heads,
             "max_position_embeddings": 1024,
             "rope_parameters": {
                 "rope_type": "default",
-                "rope_theta": model.rope_theta,
+                "rope_theta": sizes.rope_theta,
                 "mrope_section": [rotary - 2 * height, height, height],
             },
             "tie_word_embeddings": False,
@@ -88,7 +88,7 @@ def thinker_config(model: ModelConfig, tokenizer: Tokenizer) -> Qwen2_5OmniThink
 
 
 def build_thinker(
-    model: ModelConfig, tokenizer: Tokenizer, seed: int
+    sizes: ThinkerSizes, tokenizer: Tokenizer, seed: int
 ) -> Qwen2_5OmniThinkerForConditionalGeneration:
     """Return a random thinker; the same seed gives the same weights.
 
@@ -97,7 +97,7 @@ def build_thinker(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        thinker = Qwen2_5OmniThinkerForConditionalGeneration(thinker_config(model, tokenizer))
+        thinker = Qwen2_5OmniThinkerForConditionalGeneration(thinker_config(sizes, tokenizer))
         for name, parameter in thinker.named_parameters():
             if parameter.dim() < 2 or "positional" in name:
                 continue
@@ -109,14 +109,14 @@ def build_thinker(
             elif "lm_head" in name:
                 deviation *= 0.3
             parameter.data.normal_(0, deviation)
-        _watch_for_change(thinker.model.visual.patch_embed.proj.weight.data)
+        _split_change_filters(thinker.model.visual.patch_embed.proj.weight.data)
     thinker.generation_config = GenerationConfig(
         bos_token_id=START, eos_token_id=END, pad_token_id=PAD
     )
     return thinker
 
 
-def _watch_for_change(filters: torch.Tensor) -> None:
+def _split_change_filters(filters: torch.Tensor) -> None:
     """Let half of the patch filters see just what stays between the two frames, half just what changes.
 
     What changes is faint beside what stays: of plain random filters the tower did not learn in 1,500 steps
@@ -135,7 +135,7 @@ def _watch_for_change(filters: torch.Tensor) -> None:
 def save_thinker(
     thinker: Qwen2_5OmniThinkerForConditionalGeneration,
     tokenizer: Tokenizer,
-    model: ModelConfig,
+    sizes: ThinkerSizes,
     folder: Path,
     *,
     dtype: torch.dtype = torch.float16,
@@ -145,7 +145,7 @@ def save_thinker(
     Args:
         thinker: on any device; left as it is.
         tokenizer: its own.
-        model: its sizes.
+        sizes: its own.
         folder: replaced if it exists.
         dtype: of the weights in the file.
     """
@@ -155,17 +155,17 @@ def save_thinker(
     copy.deepcopy(thinker).to("cpu", dtype).save_pretrained(staging)
     tokenizer.save(str(staging / "tokenizer.json"))
     settings = {
-        "patch": model.patch,
-        "merge": model.merge,
-        "tpatch": model.temporal,
+        "patch": sizes.patch,
+        "merge": sizes.merge,
+        "tpatch": sizes.temporal,
         "mean": 0.5,
         "std": 0.5,
-        "n_fft": model.n_fft,
-        "hop": model.hop,
-        "mels": model.mel_bins,
+        "n_fft": sizes.n_fft,
+        "hop": sizes.hop,
+        "mels": sizes.mel_bins,
         "sr": SAMPLING_RATE,
-        "image_size_lo": model.frame_pixels,
-        "image_size_hi": model.image_pixels,
+        "image_size_lo": sizes.frame_pixels,
+        "image_size_hi": sizes.image_pixels,
         "fps": 1 / STEP_SECONDS,
         "frames": STEPS,
     }

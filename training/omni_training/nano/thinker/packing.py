@@ -51,7 +51,7 @@ class Row:
     Attributes:
         ids: of its S tokens.
         positions: (3, S) int64.
-        targets: the token that follows each place, or `IGNORE`.
+        targets: the token that follows each one, or `IGNORE`.
         segments: 0 for what every segment sees, else the number of the segment that a token belongs to.
     """
 
@@ -71,7 +71,7 @@ def token_weights(tokenizer: Tokenizer) -> Tensor:
 
 
 def make_row(ids: NDArray[np.int64], positions: NDArray[np.int64], reply: list[int]) -> Row:
-    """Join prompt and reply; targets are shifted, so that place i predicts token i + 1."""
+    """Join prompt and reply; targets are shifted, so that position i predicts token i + 1."""
     follow = int(positions.max()) + 1 + np.arange(len(reply))
     targets = [IGNORE] * (len(ids) - 1) + reply + [IGNORE]
     whole = np.concatenate([positions, np.broadcast_to(follow, (3, len(reply)))], axis=1)

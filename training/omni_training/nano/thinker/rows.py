@@ -155,9 +155,9 @@ class RowMaker:
             ids = self._text_prompt(scene.query)
             positions = np.broadcast_to(np.arange(len(ids)), (3, len(ids)))
             row = make_row(np.array(ids), positions, listing + reply)
-            for place, skip in enumerate([True] * len(listing) + free):
+            for position, skip in enumerate([True] * len(listing) + free):
                 if skip:
-                    row.targets[len(ids) - 1 + place] = IGNORE
+                    row.targets[len(ids) - 1 + position] = IGNORE
             rows.append(row)
         return pack_rows(rows)
 

@@ -91,7 +91,7 @@ def draw_batch(
         clips: B.
         objects: per clip, at most.
         length: L in frames.
-        crossing_share: see `StageConfig`.
+        crossing_share: see `TrackerStage`.
     """
     first = 0 if rng.random() < 0.6 else int(rng.integers(length))
     prompted = {first}

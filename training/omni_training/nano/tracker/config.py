@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from omni_sdk.demo.world import STAGE
 
-STAGES = ("box", "clip", "long", "hidden")
-"""In order; see `TrackerConfig`."""
+from omni_training.nano.config import NO_EFFECT, Config, Stage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CELL = 4
 """Pixels of the input per mask logit, in every SAM 2."""
@@ -47,16 +51,14 @@ class TrackerSizes:
             raise ValueError(f"channels must be a multiple of 64, 128 or more; got {self.channels}")
 
 
-@dataclass(frozen=True)
-class StageConfig:
-    """One stage of the training; AdamW, cosine to `final_rate` of the learning rate.
+@dataclass(frozen=True, kw_only=True)
+class TrackerStage(Stage):
+    """A stage: warm-up, cosine to `final_rate` of the learning rate.
 
     Attributes:
-        steps: optimiser steps.
         clips: clips per step (single frames are clips of length 1).
         objects: objects per clip, at most.
         frames: (shortest, longest) clip in frames.
-        learning_rate: after the warm-up.
         warmup: share of the steps.
         final_rate: share of the learning rate at the end.
         balance: share of the mask loss, at the start and at the end, in which object and background weigh
@@ -68,17 +70,16 @@ class StageConfig:
             world's own "occluded" clips.
     """
 
-    steps: int
     clips: int
     objects: int
     frames: tuple[int, int]
-    learning_rate: float
     warmup: float
     final_rate: float = 0.02
     balance: tuple[float, float] = (0.0, 0.0)
     single_frame_share: float = 0.0
     own_presence_share: float = 0.0
     crossing_share: float = 0.0
+    report: int = field(default=200, metadata=NO_EFFECT)
 
     def __post_init__(self) -> None:
         if min(self.steps, self.clips, self.objects, self.frames[0]) < 1:
@@ -86,13 +87,19 @@ class StageConfig:
         if self.frames[0] > self.frames[1]:
             raise ValueError(f"frames must be (shortest, longest), got {self.frames}")
 
+    def rate(self, step: int) -> float:
+        """Return the learning rate at a step."""
+        share = step / self.steps
+        warm = min(1.0, (step + 1) / max(1.0, self.warmup * self.steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * share))
+        return self.learning_rate * warm * (self.final_rate + (1 - self.final_rate) * cosine)
 
-@dataclass(frozen=True)
-class TrackerConfig:
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerConfig(Config):
     """A training of the tracker from nothing.
 
     Attributes:
-        seed: of the weights and of every clip.
         sizes: of the model.
         box: stage 1, a box gives a mask on single frames.
         clip: stage 2, clips are unrolled through the memory.
@@ -100,15 +107,13 @@ class TrackerConfig:
             reaches: it must be found again from the prompted frame.
         hidden: stage 4, the same once more, in most clips with one object behind another: the tracker used to
             go away with what hides it, or to call it absent for good.
-        weight_decay: of matrices.
-        evaluate_every: steps between two evaluations on held-out clips.
-        evaluation_clips: how many.
-        checkpoint_seconds: between two checkpoints; does not change the result.
+        evaluation_clips: held-out ones, on which progress is measured.
     """
 
     seed: int = 0
+    weight_decay: float = 0.02
     sizes: TrackerSizes = field(default_factory=TrackerSizes)
-    box: StageConfig = StageConfig(
+    box: TrackerStage = TrackerStage(
         steps=1000,
         clips=14,
         objects=3,
@@ -118,7 +123,7 @@ class TrackerConfig:
         final_rate=0.1,
         balance=(1.2, -0.4),
     )
-    clip: StageConfig = StageConfig(
+    clip: TrackerStage = TrackerStage(
         steps=2000,
         clips=4,
         objects=3,
@@ -128,7 +133,7 @@ class TrackerConfig:
         single_frame_share=0.15,
         own_presence_share=0.4,
     )
-    long: StageConfig = StageConfig(
+    long: TrackerStage = TrackerStage(
         steps=1200,
         clips=2,
         objects=3,
@@ -139,7 +144,7 @@ class TrackerConfig:
         own_presence_share=0.6,
         crossing_share=0.5,
     )
-    hidden: StageConfig = StageConfig(
+    hidden: TrackerStage = TrackerStage(
         steps=2000,
         clips=2,
         objects=3,
@@ -150,25 +155,9 @@ class TrackerConfig:
         own_presence_share=0.7,
         crossing_share=0.65,
     )
-    weight_decay: float = 0.02
-    evaluate_every: int = 200
-    evaluation_clips: int = 12
-    checkpoint_seconds: float = 120.0
+    evaluation_clips: int = field(default=12, metadata=NO_EFFECT)
 
-    def scaled(self, factor: float) -> TrackerConfig:
-        """Return the same training with `factor` times the steps in every stage.
-
-        Raises:
-            ValueError: a factor that is not above 0.
-        """
-        if not factor > 0:
-            raise ValueError(f"the scale must be above 0, got {factor}")
-        return dataclasses.replace(
-            self,
-            **{name: _scaled(getattr(self, name), factor) for name in STAGES},
-            evaluation_clips=max(1, round(self.evaluation_clips * min(1.0, factor))),
-        )
-
-
-def _scaled(stage: StageConfig, factor: float) -> StageConfig:
-    return dataclasses.replace(stage, steps=max(1, round(stage.steps * factor)))
+    def scaled(self, factor: float) -> Self:
+        """Return the same training at `factor` times the steps, and no more clips to evaluate on."""
+        clips = max(1, round(self.evaluation_clips * min(1.0, factor)))
+        return dataclasses.replace(super().scaled(factor), evaluation_clips=clips)

@@ -1,46 +1,43 @@
 """How well a tracker tracks on held-out clips, read through the runtime: from arrays, or from mp4 files.
 
-Every object that can be seen well is tracked through the whole clip from one box. Masks are scored at
+Every object that can be seen well is tracked through the whole clip from one box. Masks are compared at
 `TRUTH_SIDE` pixels, the size of the demo's files.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from omni_sdk.config import TrackingConfig
 from omni_sdk.demo.clip import write_clip
-from omni_sdk.demo.render import mask_box, object_map, render
+from omni_sdk.demo.render import object_map, render
 from omni_sdk.demo.scene import Scene, make_scene
 from omni_sdk.demo.world import DURATION_SECONDS, FAMILIES, held_out_seed
 from omni_sdk.dus.masks import rle_decode
-from omni_sdk.hf.sam2_checkpoint import dus_spec
+from omni_sdk.hf.sam2_checkpoint import dus_spec, load_model
 from omni_sdk.hf.tracker import HfTracker
 from omni_sdk.media.frame_source import ImageFrameSource
 from omni_sdk.media.limits import MediaLimits
-from omni_sdk.metrics.davis import region_similarity
 from omni_sdk.pipeline import Pipeline
 from omni_sdk.results import BundleInfo
 from omni_sdk.stages import KeyframePrompt, Tracker
 from transformers import Sam2VideoModel
 
-from omni_training.nano.tracker.clips import perturb_box
+from omni_training.nano.tracker.scores import (
+    Masks,
+    Track,
+    TrackScore,
+    score_objects,
+    summarise_tracks,
+)
 
 TRUTH_SIDE = 384
-PROMPT_AREA = 0.002
-"""Share of the frame that an object must show at its best to be judged: less is a sliver behind another."""
-
 WRONG_BOX_ERROR = 0.08
 """Deviation of a wrong box's edges over its extent; boxes then overlap the true one by about 0.75."""
-
-Masks = NDArray[np.bool_]
-Track = Callable[[KeyframePrompt], Masks]
-"""From a prompt to (L, H, W) masks."""
 
 
 def scene_frames(scene: Scene, side: int, times_seconds: Sequence[float]) -> ImageFrameSource:
@@ -51,31 +48,6 @@ def scene_frames(scene: Scene, side: int, times_seconds: Sequence[float]) -> Ima
         (TRUTH_SIDE, TRUTH_SIDE),
         side,
     )
-
-
-@dataclass(frozen=True)
-class TrackScore:
-    """One object in one clip; all arrays (L,), in the order of time.
-
-    Attributes:
-        j: IoU with the visible part of the object; 1 where both are empty.
-        visible: whether the object can be seen.
-        empty: whether the answer is empty.
-        prompt: the prompted frame.
-    """
-
-    j: NDArray[np.float64]
-    visible: NDArray[np.bool_]
-    empty: NDArray[np.bool_]
-    prompt: int
-
-    @property
-    def after_absence(self) -> NDArray[np.bool_]:
-        """Frames on which the object is back, seen from the prompt."""
-        lost = ~self.visible
-        forward = np.cumsum(lost[self.prompt :]) > 0
-        backward = np.cumsum(lost[self.prompt :: -1])[::-1] > 0
-        return self.visible & np.concatenate([backward[:-1], forward])
 
 
 def evaluate_clips(
@@ -104,16 +76,8 @@ def evaluate_clips(
     tracker = as_tracker(model)
     times = [t * DURATION_SECONDS / frames for t in range(frames)]
     scores: list[TrackScore] = []
-    for number, scene in enumerate(_held_out(clips, first_clip)):
-        source = scene_frames(scene, tracker.image_size, times)
-
-        def track(prompt: KeyframePrompt, source: ImageFrameSource = source) -> Masks:
-            size = (source.height, source.width)
-            run = tracker.track(source, [prompt], TrackingConfig())
-            found = {item.frame_index: rle_decode(item.masks[0].counts, size) for item in run}
-            return np.stack([found[t] for t in range(source.num_frames)])
-
-        rng = np.random.default_rng(number)
+    for scene, rng in _held_out(clips, first_clip):
+        track = _rendered(tracker, scene, times)
         scores += score_objects(_maps(scene, times), track, error=error, last=last, rng=rng)
     return summarise_tracks(scores)
 
@@ -137,14 +101,13 @@ def evaluate_files(
     scores: list[TrackScore] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
-        for number, scene in enumerate(_held_out(clips, first_clip)):
+
+        def track(prompt: KeyframePrompt) -> Masks:
+            (found,) = pipeline.track(path, [prompt])
+            return np.stack([found.mask_at(int(t)) for t in found.frame_indices])
+
+        for scene, rng in _held_out(clips, first_clip):
             truth = write_clip(scene, path, size=(TRUTH_SIDE, TRUTH_SIDE), fps=fps)
-
-            def track(prompt: KeyframePrompt) -> Masks:
-                (found,) = pipeline.track(path, [prompt])
-                return np.stack([found.mask_at(int(t)) for t in found.frame_indices])
-
-            rng = np.random.default_rng(number)
             maps = _maps(scene, truth.pts_seconds)
             scores += score_objects(maps, track, error=error, last=last, rng=rng)
     return summarise_tracks(scores)
@@ -159,75 +122,39 @@ def evaluate_boxes(
     """
     tracker = as_tracker(model)
     ious: dict[str, list[float]] = {"box_iou": [], "box_iou_wrong": []}
-    for number, scene in enumerate(_held_out(clips, first_clip)):
-        rng = np.random.default_rng(number)
+    for scene, rng in _held_out(clips, first_clip):
         times = [float(rng.uniform(2, 7))]
-        source = scene_frames(scene, tracker.image_size, times)
-
-        def track(prompt: KeyframePrompt, source: ImageFrameSource = source) -> Masks:
-            (item,) = tracker.track(source, [prompt], TrackingConfig())
-            return rle_decode(item.masks[0].counts, (source.height, source.width))[None]
-
+        maps, track = _maps(scene, times), _rendered(tracker, scene, times)
         for name, error in (("box_iou", 0.0), ("box_iou_wrong", WRONG_BOX_ERROR)):
-            found = score_objects(_maps(scene, times), track, error=error, last=False, rng=rng)
+            found = score_objects(maps, track, error=error, last=False, rng=rng)
             ious[name] += [float(score.j[0]) for score in found]
     return {name: float(np.mean(values)) for name, values in ious.items()}
 
 
-def score_objects(
-    maps: NDArray[np.uint8],
-    track: Track,
+def evaluate_tracker(
+    checkpoint: Path,
     *,
-    error: float,
-    last: bool,
-    rng: np.random.Generator,
-) -> list[TrackScore]:
-    """Track every object of a clip that is seen well, from one box each.
+    clips: int,
+    mp4: bool = False,
+    device: str = "cpu",
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield the measures of `evaluate_boxes`, then of tracks: true boxes, wrong ones, backward.
 
     Args:
-        maps: (L, H, W), which object each pixel of a frame shows; 0: none.
-        track: gives the masks for a prompt.
-        error: of the boxes; see `perturb_box`.
-        last: see `evaluate_clips`.
-        rng: of the errors.
+        checkpoint: folder in transformers' layout.
+        clips: of each family.
+        mp4: read the clips from mp4 files of 8 frames/s; else 16 frames of each, never encoded.
+        device: torch's name.
+
+    Raises:
+        BundleError: the checkpoint is incomplete, or not of a known layout.
     """
-    scores = []
-    for target in range(1, int(maps.max(initial=0)) + 1):
-        masks = maps == target
-        areas = masks.sum((1, 2))
-        if areas.max() < PROMPT_AREA * masks[0].size:
-            continue
-        prompt = int(np.flatnonzero(areas >= 0.6 * areas.max())[-1 if last else 0])
-        box = np.array(mask_box(masks[prompt]), np.float32)
-        box = perturb_box(rng, box, error, masks.shape[-1])
-        found = track(KeyframePrompt(prompt, box[None]))
-        j = [region_similarity(a, b) for a, b in zip(found, masks, strict=True)]
-        scores.append(TrackScore(np.array(j), areas > 0, ~found.any((1, 2)), prompt))
-    return scores
-
-
-def summarise_tracks(scores: Sequence[TrackScore]) -> dict[str, float]:
-    """Return means over the frames of all tracks; a mean of nothing is left out.
-
-    j_prompted: IoU on the prompted frame; j_visible: where the object can be seen; j: on all frames, an
-    absence that is answered as such counting 1; absent_empty: share of the frames without the object whose
-    mask is empty; false_absent: of those with it; j_after_absence: IoU where the object is back;
-    absent_frames, after_frames: how many there are.
-    """
-    j, visible, empty, after = (
-        np.concatenate([getattr(score, name) for score in scores])
-        for name in ("j", "visible", "empty", "after_absence")
-    )
-    values = {
-        "j_prompted": np.array([score.j[score.prompt] for score in scores]),
-        "j_visible": j[visible],
-        "j": j,
-        "absent_empty": empty[~visible],
-        "false_absent": empty[visible],
-        "j_after_absence": j[after],
-    }
-    means = {name: float(value.mean()) for name, value in values.items() if len(value)}
-    return means | {"absent_frames": int((~visible).sum()), "after_frames": int(after.sum())}
+    model = load_model(checkpoint).to(device)
+    evaluate, count = evaluate_files if mp4 else evaluate_clips, clips * len(FAMILIES)
+    yield "boxes", evaluate_boxes(model, clips=count)
+    yield "true_boxes", evaluate(model, clips=count)
+    yield "wrong_boxes", evaluate(model, clips=count, error=WRONG_BOX_ERROR)
+    yield "true_boxes_backward", evaluate(model, clips=count, last=True)
 
 
 def as_tracker(model: Sam2VideoModel) -> HfTracker:
@@ -235,12 +162,26 @@ def as_tracker(model: Sam2VideoModel) -> HfTracker:
     return HfTracker.from_model(model, dus_spec(model, "."), device=str(model.device))
 
 
+def _rendered(tracker: HfTracker, scene: Scene, times_seconds: Sequence[float]) -> Track:
+    """Return what tracks in frames of a scene that were never a file."""
+    source = scene_frames(scene, tracker.image_size, times_seconds)
+
+    def track(prompt: KeyframePrompt) -> Masks:
+        run = tracker.track(source, [prompt], TrackingConfig())
+        size = (source.height, source.width)
+        found = {item.frame_index: rle_decode(item.masks[0].counts, size) for item in run}
+        return np.stack([found[t] for t in range(source.num_frames)])
+
+    return track
+
+
 def _maps(scene: Scene, times_seconds: Sequence[float]) -> NDArray[np.uint8]:
     size = (TRUTH_SIDE, TRUTH_SIDE)
     return np.stack([object_map(scene, t, size) for t in times_seconds])
 
 
-def _held_out(clips: int, first_clip: int) -> Iterator[Scene]:
+def _held_out(clips: int, first_clip: int) -> Iterator[tuple[Scene, np.random.Generator]]:
+    """Yield scenes, and what draws the errors of their boxes."""
     for index in range(clips):
         family, number = FAMILIES[index % len(FAMILIES)], first_clip + index // len(FAMILIES)
-        yield make_scene(held_out_seed(family, number), family)
+        yield make_scene(held_out_seed(family, number), family), np.random.default_rng(index)

@@ -42,7 +42,7 @@ def batch_loss(
     Args:
         outputs: in the order of time.
         batch: what they were made from.
-        balance: see `StageConfig.balance`.
+        balance: see `TrackerStage.balance`.
         with_score: whether the score is trained; on prompted frames alone it learns to say "present".
     """
     masks, ious, weights = [], [], []

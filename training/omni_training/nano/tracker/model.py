@@ -15,7 +15,9 @@ Note [Start]
 
 from __future__ import annotations
 
+import copy
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -152,6 +154,11 @@ def open_memory(model: Sam2VideoModel, pixels: Tensor) -> None:
     spread = float(F.linear(tokens, projection.weight[:, :, 0, 0]).std())
     projection.weight.mul_(0.5 / spread)
     projection.bias.mul_(0.5 / spread)
+
+
+def save_model(model: Sam2VideoModel, folder: Path) -> None:
+    """Write config.json and model.safetensors in transformers' layout, weights rounded to float16."""
+    copy.deepcopy(model).half().save_pretrained(folder, safe_serialization=True)
 
 
 def _initialise_weights(

@@ -1,4 +1,4 @@
-"""The examination gives full marks to the truth, and takes away for each kind of mistake."""
+"""The evaluation gives the truth full scores, and takes away for each kind of mistake."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omni_training.nano.thinker.config import NanoConfig
-from omni_training.nano.thinker.evaluate import Examiner, evaluate_into
+from omni_training.nano.evaluation import write_evaluation
+from omni_training.nano.thinker.config import ThinkerConfig
+from omni_training.nano.thinker.evaluate import Evaluator, evaluate_thinker
 from omni_training.nano.thinker.model import build_thinker, save_thinker
 from omni_training.nano.thinker.vocabulary import build_tokenizer
 
@@ -24,30 +25,30 @@ CLIPS = 3
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_config: NanoConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tokenizer = build_tokenizer(tiny_config.model.image_pixels)
-    thinker = build_thinker(tiny_config.model, tokenizer, 0)
+def checkpoint(thinker_config: ThinkerConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = build_tokenizer(thinker_config.sizes.image_pixels)
+    thinker = build_thinker(thinker_config.sizes, tokenizer, 0)
     folder = tmp_path_factory.mktemp("random") / "thinker"
-    return save_thinker(thinker, tokenizer, tiny_config.model, folder)
+    return save_thinker(thinker, tokenizer, thinker_config.sizes, folder)
 
 
 @pytest.fixture
-def examiner(checkpoint: Path) -> Examiner:
-    return Examiner(checkpoint)
+def evaluator(checkpoint: Path) -> Evaluator:
+    return Evaluator(checkpoint)
 
 
 class Oracle:
     """Says what it is told to, and gives the true boxes of a family's clips at a picture's size."""
 
-    def __init__(self, examiner: Examiner, replies: list[str], scenes: list[Scene]) -> None:
+    def __init__(self, evaluator: Evaluator, replies: list[str], scenes: list[Scene]) -> None:
         self._replies, self._scenes = replies, scenes
         self._asked = [
             (scene, index, span)
             for scene in scenes
             for index, span in scene.answers
         ]  # fmt: skip
-        examiner.thinker = self  # type: ignore[assignment]
-        examiner.grounder = self  # type: ignore[assignment]
+        evaluator.thinker = self  # type: ignore[assignment]
+        evaluator.grounder = self  # type: ignore[assignment]
 
     def generate(self, requests: list[Any], config: Any) -> list[Completion]:
         assert len(requests) == len(self._replies)
@@ -72,22 +73,22 @@ def scenes_of(family: str) -> list[Scene]:
 
 
 @pytest.mark.parametrize("family", ["direct", "two", "while", "null"])
-def test_the_truth_gets_full_marks(examiner: Examiner, family: str) -> None:
+def test_the_truth_gets_full_scores(evaluator: Evaluator, family: str) -> None:
     scenes = scenes_of(family)
-    Oracle(examiner, [texts.grs_answer(s) for s in scenes], scenes)
-    found = {name: s.mean for name, s in examiner.family(family, CLIPS).items()}
+    Oracle(evaluator, [texts.grs_answer(s) for s in scenes], scenes)
+    found = {name: s.mean for name, s in evaluator.family(family, CLIPS).items()}
     assert found.pop("absent") == (family == "null")
     assert found.pop("box_iou", 1.0) > 0.9  # the truth in whole pixels of a 4 times smaller picture
     assert found == dict.fromkeys(found, 1.0)
     assert ("span_iou" in found) == (family != "null")
 
 
-def test_mistakes_cost(examiner: Examiner) -> None:
+def test_mistakes_cost(evaluator: Evaluator) -> None:
     """One clip unreadable, one answered "absent", one with only the first of its two objects."""
     scenes = scenes_of("two")
     partial = texts.grs_answer(scenes[2]).split("},{")[0] + "}]</answer>"
-    Oracle(examiner, ["nonsense", "<think></think><answer>[]</answer>", partial], scenes[2:])
-    found = {name: s.mean for name, s in examiner.family("two", CLIPS).items()}
+    Oracle(evaluator, ["nonsense", "<think></think><answer>[]</answer>", partial], scenes[2:])
+    found = {name: s.mean for name, s in evaluator.family("two", CLIPS).items()}
     assert found["format"] == pytest.approx(2 / 3)
     assert found["absent"] == pytest.approx(1 / 3)
     assert found["exact"] == 0
@@ -95,13 +96,14 @@ def test_mistakes_cost(examiner: Examiner) -> None:
     assert found["listed"] == pytest.approx(1 / 3)
 
 
-def test_a_random_model_is_examined_from_frames_and_from_mp4(
+def test_a_random_model_is_evaluated_from_frames_and_from_mp4(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     lines: list[str] = []
     for mp4 in (False, True):
-        path = evaluate_into(
-            tmp_path, checkpoint, clips=1, mp4=mp4, families=FAMILIES[:1], say=lines.append
+        rows = evaluate_thinker(checkpoint, clips=1, mp4=mp4, families=FAMILIES[:1])
+        path = write_evaluation(
+            tmp_path, checkpoint, rows, key="families", clips=1, mp4=mp4, say=lines.append
         )
         value = json.loads(path.read_text())
         assert value["source"] == ("mp4" if mp4 else "frames")

@@ -12,13 +12,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from omni_training.nano.thinker import dense
-from omni_training.nano.thinker.config import NanoConfig
+from omni_training.nano.thinker.box_head import BoxHead, box_targets
+from omni_training.nano.thinker.config import ThinkerConfig
+from omni_training.nano.thinker.forward import audio_forward, language_forward, vision_forward
 from omni_training.nano.thinker.losses import TokenLoss
 from omni_training.nano.thinker.packing import Batch
-from omni_training.nano.thinker.places import PlaceHead, place_truth
 from omni_training.nano.thinker.rows import RowMaker
-from omni_training.nano.thinker.table import TableHead, table_truth
-from omni_training.nano.thinker.towers import hear, read, see
+from omni_training.nano.thinker.table_head import TableHead, table_truth
 
 TAP_LAYER = 2
 """Layers of the language model after which its state is read by the auxiliary heads."""
@@ -29,36 +29,36 @@ class Learner(nn.Module):
     """The thinker with the heads that only training needs, and the loss of every kind of batch."""
 
     def __init__(
-        self, thinker: Any, config: NanoConfig, processor: Processor, tokenizer: Tokenizer
+        self, thinker: Any, config: ThinkerConfig, processor: Processor, tokenizer: Tokenizer
     ) -> None:
         """Put the heads beside the thinker; they are drawn from the configuration's seed."""
         super().__init__()
         self.thinker = thinker
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.pictures = dense.PictureHead(config.model.hidden)
-            self.sounds = dense.SoundHead(config.model.hidden)
-            self.table = TableHead(config.model.hidden)
-            self.places = PlaceHead(config.model.hidden, config.model.image_pixels)
+            self.picture_head = dense.PictureHead(config.sizes.hidden)
+            self.sound_head = dense.SoundHead(config.sizes.hidden)
+            self.table_head = TableHead(config.sizes.hidden)
+            self.box_head = BoxHead(config.sizes.hidden, config.sizes.image_pixels)
         self.config = config
         self.maker = RowMaker(processor, tokenizer)
-        self.token_loss = TokenLoss(tokenizer, config.model.image_pixels)
+        self.token_loss = TokenLoss(tokenizer, config.sizes.image_pixels)
         self._frozen_towers = False
 
     def parameters_of(self, stage: str) -> Iterator[tuple[str, nn.Parameter, float]]:
         """Yield name, parameter and learning-rate factor of what a stage trains."""
         towers = ("thinker.model.visual.", "thinker.model.audio_tower.")
         parts = {
-            "dense": (towers[0], "pictures."),
-            "sound": (towers[1], "sounds."),
+            "dense": (towers[0], "picture_head."),
+            "sound": (towers[1], "sound_head."),
             "text": ("thinker.model.language_model.", "thinker.lm_head."),
-            "sft": ("thinker.", "pictures.", "table."),
-            "polish": ("thinker.", "pictures.", "table.", "places."),
+            "sft": ("thinker.", "picture_head.", "table_head."),
+            "polish": ("thinker.", "picture_head.", "table_head.", "box_head."),
         }[stage]
         mixed = stage in ("sft", "polish")
         for name, parameter in self.named_parameters():
             if name.startswith(parts) and parameter.requires_grad:
-                slow = mixed and name.startswith((*towers, "pictures."))
+                slow = mixed and name.startswith((*towers, "picture_head."))
                 yield name, parameter, self.config.tower_rate if slow else 1.0
 
     def step(self, stage: str, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
@@ -70,7 +70,9 @@ class Learner(nn.Module):
             "sft": self._sft,
             "polish": self._polish,
         }
-        self._frozen_towers = stage == "sft" and number < self.config.thaw * self.config.sft.steps
+        self._frozen_towers = (
+            stage == "sft" and number < self.config.frozen_share * self.config.sft.steps
+        )
         return steps[stage](number, rng)
 
     def states(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -82,29 +84,29 @@ class Learner(nn.Module):
         pictures = None
         if batch.patches is not None:
             still = batch.mel is None
-            size = self.config.model
+            size = self.config.sizes
             grid = (size.image_pixels if still else size.frame_pixels) // size.patch
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen_towers):
-                pictures = see(model.visual, batch.patches.to(device), grid)
-            place = ids == (config.image_token_id if still else config.video_token_id)
-            embeds = embeds.masked_scatter(place[..., None], pictures)
+                pictures = vision_forward(model.visual, batch.patches.to(device), grid)
+            here = ids == (config.image_token_id if still else config.video_token_id)
+            embeds = embeds.masked_scatter(here[..., None], pictures)
         if batch.mel is not None:
-            place = ids == config.audio_token_id
+            here = ids == config.audio_token_id
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen_towers):
-                sounds = hear(model.audio_tower, batch.mel.to(device))
-            embeds = embeds.masked_scatter(place[..., None], sounds)
+                sounds = audio_forward(model.audio_tower, batch.mel.to(device))
+            embeds = embeds.masked_scatter(here[..., None], sounds)
         mask = None if batch.mask is None else batch.mask.to(device)
-        last, tapped = read(
+        last, tapped = language_forward(
             model.language_model, embeds, batch.positions.to(device), mask, TAP_LAYER
         )
         return last, tapped, pictures
 
     def row_ends(self, batch: Batch) -> Tensor:
-        """Return (rows,) places of the last token of each temporal row of the reasoner's clips."""
-        size = self.config.model
+        """Return (rows,) positions of the last token of each temporal row of the reasoner's clips."""
+        size = self.config.sizes
         per_row = (size.frame_pixels // size.patch // size.merge) ** 2
-        places = (batch.ids[0] == self.thinker.config.video_token_id).nonzero()[:, 0]
-        return places[per_row - 1 :: per_row]
+        positions = (batch.ids[0] == self.thinker.config.video_token_id).nonzero()[:, 0]
+        return positions[per_row - 1 :: per_row]
 
     def _dense(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
         config = self.config
@@ -121,35 +123,38 @@ class Learner(nn.Module):
         self, patches: Tensor, grid: int, truth: dense.PictureTargets
     ) -> tuple[Tensor, Scores]:
         """Return the dense loss of a batch of pictures, and what is right."""
-        device = self.pictures.linear.weight.device
-        tokens = see(self.thinker.model.visual, patches.to(device), grid)
-        return self.pictures.loss(tokens.flatten(0, 1), truth.to(device))
+        device = self.picture_head.linear.weight.device
+        tokens = vision_forward(self.thinker.model.visual, patches.to(device), grid)
+        return self.picture_head.loss(tokens.flatten(0, 1), truth.to(device))
 
     def _sound(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
-        device = self.sounds.linear.weight.device
-        mel, tones = dense.sound_batch(rng, self.maker, self.config.sounds)
-        tokens = hear(self.thinker.model.audio_tower, mel.to(device))
-        return self.sounds.loss(tokens, tones.to(device))
+        return self.sound_loss(*dense.sound_batch(rng, self.maker, self.config.sounds))
+
+    def sound_loss(self, mel: Tensor, tones: Tensor) -> tuple[Tensor, Scores]:
+        """Return the loss of a batch of sounds, and what is right."""
+        device = self.sound_head.linear.weight.device
+        tokens = audio_forward(self.thinker.model.audio_tower, mel.to(device))
+        return self.sound_head.loss(tokens, tones.to(device))
 
     def _text(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
         return self._words(rng, self.config.texts)
 
     def _sft(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
-        plan = self.config.plan
-        return self._mixed(plan[number % len(plan)], rng, place_weight=0.0)
+        mixture = self.config.mixture
+        return self._mixed(mixture[number % len(mixture)], rng, box_weight=0.0)
 
     def _polish(self, number: int, rng: np.random.Generator) -> tuple[Tensor, Scores]:
-        plan = self.config.polish_plan
-        return self._mixed(plan[number % len(plan)], rng, place_weight=self.config.place_weight)
+        mixture = self.config.polish_mixture
+        return self._mixed(mixture[number % len(mixture)], rng, box_weight=self.config.box_weight)
 
     def _mixed(
-        self, kind: str, rng: np.random.Generator, *, place_weight: float
+        self, kind: str, rng: np.random.Generator, *, box_weight: float
     ) -> tuple[Tensor, Scores]:
         if kind == "t":
             return self._words(rng, self.config.texts_beside)
         if kind == "g":
             return self._reason(rng)
-        return self._ground(rng, place_weight)
+        return self._ground(rng, box_weight)
 
     def _words(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Scores]:
         batch = self.maker.words(rng, count, self.config.drills)
@@ -162,30 +167,32 @@ class Learner(nn.Module):
         loss, _ = self.loss_of_tokens(batch, last)
         ends = self.row_ends(batch)
         truth = table_truth(batch.scenes, len(ends)).to(last.device)
-        table, _ = self.table.loss(tapped[:, ends], truth)
+        table, _ = self.table_head.loss(tapped[:, ends], truth)
         scores = {"reason_loss": float(loss.detach()), "table_loss": float(table.detach())}
         return loss + self.config.table_weight * table, scores
 
-    def _ground(self, rng: np.random.Generator, place_weight: float) -> tuple[Tensor, Scores]:
+    def _ground(self, rng: np.random.Generator, box_weight: float) -> tuple[Tensor, Scores]:
         config = self.config
         batch = self.maker.grounder(rng, config.frames, config.descriptions, config.absent_half)
         last, tapped, pictures = self.states(batch)
         loss, _ = self.loss_of_tokens(batch, last)
         scores = {"ground_loss": float(loss.detach())}
-        size = config.model
+        size = config.sizes
         grid = size.image_pixels // size.patch // size.merge
         shown = list(zip(batch.scenes, batch.steps, strict=True))
-        if place_weight:
-            truth = np.concatenate([place_truth(s, t, grid, size.image_pixels) for s, t in shown])
+        if box_weight:
+            truth = np.concatenate([box_targets(s, t, grid, size.image_pixels) for s, t in shown])
             here = (batch.ids == self.thinker.config.image_token_id).to(last.device)
-            places = self.places.loss(tapped[here], torch.from_numpy(truth).to(last.device))
-            loss = loss + place_weight * places
-            scores["place_loss"] = float(places.detach())
+            boxes = self.box_head.loss(tapped[here], torch.from_numpy(truth).to(last.device))
+            loss = loss + box_weight * boxes
+            scores["box_loss"] = float(boxes.detach())
         if self._frozen_towers:
             return loss, scores
         assert pictures is not None
         truth_of = [dense.image_targets(scene, step, grid) for scene, step in shown]
-        seen, _ = self.pictures.loss(pictures.flatten(0, 1), dense.join(truth_of).to(last.device))
+        seen, _ = self.picture_head.loss(
+            pictures.flatten(0, 1), dense.join(truth_of).to(last.device)
+        )
         scores["picture_loss"] = float(seen.detach())
         return loss + config.dense_weight * seen, scores
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def see(visual: Any, patches: Tensor, grid: int) -> Tensor:
+def vision_forward(visual: Any, patches: Tensor, grid: int) -> Tensor:
     """Return the embeddings of frames (or pairs of frames).
 
     Args:
@@ -37,7 +37,7 @@ def see(visual: Any, patches: Tensor, grid: int) -> Tensor:
     return merged.view(len(x), -1, merged.shape[-1])
 
 
-def hear(audio: Any, mel: Tensor) -> Tensor:
+def audio_forward(audio: Any, mel: Tensor) -> Tensor:
     """Return the embeddings of sounds that fill one chunk each.
 
     Args:
@@ -64,7 +64,7 @@ def hear(audio: Any, mel: Tensor) -> Tensor:
     return heard
 
 
-def read(
+def language_forward(
     language: Any, embeds: Tensor, positions: Tensor, mask: Tensor | None, tap: int
 ) -> tuple[Tensor, Tensor]:
     """Run the language model.

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omni_training.nano.thinker.learner import Learner
 from omni_training.nano.thinker.packing import IGNORE, pack_rows
 from omni_training.nano.thinker.pictures import frames
-from omni_training.nano.thinker.vocabulary import UNKNOWN
+from omni_training.nano.thinker.task import ThinkerTask
+from omni_training.nano.thinker.vocabulary import UNKNOWN, build_tokenizer
+from tokenizers import Tokenizer
 
 from omni_sdk.demo import texts
 from omni_sdk.demo.scene import draw_scene, make_scene
@@ -17,13 +20,18 @@ from omni_sdk.hf.thinker import HfThinker
 
 
 @pytest.fixture(scope="module")
-def learner(make_learner: Any, tiny_config: Any) -> Any:
-    return make_learner(tiny_config)[0].eval()
+def task(thinker_config: Any, tmp_path_factory: pytest.TempPathFactory) -> ThinkerTask:
+    return ThinkerTask(thinker_config, tmp_path_factory.mktemp("untrained"))
 
 
 @pytest.fixture(scope="module")
-def tokenizer(make_learner: Any, tiny_config: Any) -> Any:
-    return make_learner(tiny_config)[1]
+def learner(task: ThinkerTask) -> Learner:
+    return task.module.eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(thinker_config: Any) -> Tokenizer:
+    return build_tokenizer(thinker_config.sizes.image_pixels)
 
 
 def hf_states(learner: Any, tokenizer: Any, requests: list[Any]) -> torch.Tensor:

@@ -38,13 +38,13 @@ def middle_step(segment: Segment) -> int:
     return min(STEPS - 1, int((segment.start_seconds + segment.end_seconds) / 2 / STEP_SECONDS))
 
 
-def mark_answer(
+def score_answer(
     scene: Scene,
     thinking: str,
     found: tuple[Segment, ...] | None,
     boxes: dict[str, tuple[int, Any]],
 ) -> dict[str, float]:
-    """Return the marks of an answer; `Examiner.family` says what they are.
+    """Return the scores of an answer; `Evaluator.family` says what they are.
 
     Args:
         scene: the truth.
@@ -113,7 +113,7 @@ def _own_area(scene: Scene, step: int, index: int) -> int:
     return int((object_map(lone, step * STEP_SECONDS, SIZE) > 0).sum())
 
 
-def mark_box(
+def score_box(
     scene: Scene,
     step: int,
     kind: str,
@@ -122,7 +122,7 @@ def mark_box(
     side: int,
     values: dict[str, list[float]],
 ) -> None:
-    """Add the marks of the grounder's boxes; `Examiner.ground` says what they are.
+    """Add the scores of the grounder's boxes; `Evaluator.ground` says what they are.
 
     Args:
         scene: shown.
@@ -131,7 +131,7 @@ def mark_box(
         name: of the object that was asked for.
         boxes: (4,) boxes in pixels of a picture of `side` pixels.
         side: see `boxes`.
-        values: get the marks, by measure.
+        values: get the scores, by measure.
     """
     if kind != "present":
         values["absent_half" if kind == "half" else "absent"].append(float(not boxes))

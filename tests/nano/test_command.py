@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from omni_training.cli import main
-from omni_training.nano.thinker.train import LOG, STATE
 from safetensors.torch import load_file
 
 from omni_sdk import Pipeline
@@ -23,9 +22,9 @@ def test_one_stage_then_nothing_left_to_do_then_another_seed_is_refused(
     for _ in range(2):
         assert main(call) == 0
         assert capsys.readouterr().out == "stopped after stage dense\n"
-    (entry,) = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    (entry,) = [json.loads(line) for line in (tmp_path / "thinker.jsonl").read_text().splitlines()]
     assert (entry["stage"], entry["step"]) == ("dense", 1)
-    assert (tmp_path / STATE).is_file()
+    assert (tmp_path / "thinker-state.safetensors").is_file()
     assert main([*call, "--seed", "2"]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("omni-train: ")

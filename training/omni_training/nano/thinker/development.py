@@ -12,9 +12,9 @@ from omni_sdk.metrics.boxes import box_iou
 from tokenizers import Tokenizer
 
 from omni_training.nano.thinker import dense
-from omni_training.nano.thinker.config import NanoConfig
+from omni_training.nano.thinker.config import ThinkerConfig
+from omni_training.nano.thinker.learner import Learner
 from omni_training.nano.thinker.packing import IGNORE, Batch
-from omni_training.nano.thinker.stages import Learner
 from omni_training.nano.thinker.vocabulary import BOX_OPENER, stamps
 
 _DEV_STREAM = 999
@@ -23,7 +23,7 @@ _DEV_STREAM = 999
 class DevelopmentSet:
     """Fixed batches, drawn from a stream that training never uses, and what is right on them."""
 
-    def __init__(self, learner: Learner, tokenizer: Tokenizer, config: NanoConfig) -> None:
+    def __init__(self, learner: Learner, tokenizer: Tokenizer, config: ThinkerConfig) -> None:
         """Draw the batches."""
         clips, frames = config.development_clips, config.development_frames
         rng = np.random.default_rng([config.seed, _DEV_STREAM])
@@ -37,7 +37,7 @@ class DevelopmentSet:
         self._images = dense.image_batch(rng, maker, 24)
         self._sounds = dense.sound_batch(rng, maker, 32)
         self._classes = _token_classes(tokenizer)
-        self._marks = {
+        self._landmarks = {
             name: tokenizer.token_to_id(text)
             for name, text in (
                 ("target", " target"),
@@ -57,9 +57,7 @@ class DevelopmentSet:
                 found |= {f"{prefix}_{k}": v for k, v in scores.items()}
             return found
         if stage == "sound":
-            mel, tones = self._sounds
-            tokens = _hear(learner, mel)
-            return learner.sounds.loss(tokens, tones.to(tokens.device))[1]
+            return learner.sound_loss(*self._sounds)[1]
         if stage == "text":
             return {f"text_{k}": v for k, v in self._token_scores(self._texts).items()}
         found = self._token_scores(self._clips)
@@ -79,20 +77,20 @@ class DevelopmentSet:
         right: dict[str, list[bool]] = defaultdict(list)
         for row in range(len(targets)):
             truth = targets[row]
-            places = np.flatnonzero(truth != IGNORE)
+            positions = np.flatnonzero(truth != IGNORE)
             ok = predicted[row] == truth
             part, parts = "listing", defaultdict(list)
-            for place in places:
-                token = int(truth[place])
-                if token == self._marks["last"] and part == "listing":
+            for position in positions:
+                token = int(truth[position])
+                if token == self._landmarks["last"] and part == "listing":
                     part = "digest"
-                elif token == self._marks["target"]:
+                elif token == self._landmarks["target"]:
                     part = "lookup"
-                elif token == self._marks["close"]:
+                elif token == self._landmarks["close"]:
                     part = "answer"
-                parts[part].append(bool(ok[place]))
+                parts[part].append(bool(ok[position]))
                 if part == "listing" and token in self._classes:
-                    right[self._classes[token]].append(bool(ok[place]))
+                    right[self._classes[token]].append(bool(ok[position]))
             for name, flags in parts.items():
                 if name != "listing":
                     right[name].append(all(flags))
@@ -106,13 +104,15 @@ class DevelopmentSet:
         opener, empty = (self._tokenizer.token_to_id(t) for t in (BOX_OPENER, "[]"))
         first = self._learner.token_loss.first
         ious, present, absent = [], [], []
-        for row, place in zip(*np.nonzero((targets == opener) | (targets == empty)), strict=True):
-            said = predicted[row, place]
-            if targets[row, place] == empty:
+        for row, position in zip(
+            *np.nonzero((targets == opener) | (targets == empty)), strict=True
+        ):
+            said = predicted[row, position]
+            if targets[row, position] == empty:
                 absent.append(said == empty)
                 continue
             present.append(said == opener)
-            boxes = [a[row, place + 1 : place + 9 : 2] - first for a in (predicted, targets)]
+            boxes = [a[row, position + 1 : position + 9 : 2] - first for a in (predicted, targets)]
             value = (
                 box_iou(boxes[:1], boxes[1:])[0, 0] if (boxes[0][2:] > boxes[0][:2]).all() else 0.0
             )
@@ -133,9 +133,3 @@ def _token_classes(tokenizer: Tokenizer) -> dict[int, str]:
     return {
         tokenizer.token_to_id(f" {word}"): name for name, words in groups.items() for word in words
     }
-
-
-def _hear(learner: Learner, mel: torch.Tensor) -> torch.Tensor:
-    from omni_training.nano.thinker.towers import hear
-
-    return hear(learner.thinker.model.audio_tower, mel.to(learner.sounds.linear.weight.device))

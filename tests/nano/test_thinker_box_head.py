@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from omni_training.nano.thinker.box_head import UNKNOWN, BoxHead, box_targets  # noqa: E402
 from omni_training.nano.thinker.losses import soft_coordinates  # noqa: E402
 from omni_training.nano.thinker.pictures import step_seconds  # noqa: E402
-from omni_training.nano.thinker.places import UNKNOWN, PlaceHead, place_truth  # noqa: E402
 
 from omni_sdk.demo.render import object_map  # noqa: E402
 from omni_sdk.demo.scene import make_scene  # noqa: E402
@@ -26,7 +26,7 @@ def test_each_cell_is_given_the_box_of_what_it_shows_most(family: str) -> None:
     for seed in range(6):
         scene, step = make_scene(seed, family), 2 * seed + 3
         seen = object_map(scene, step_seconds(step), (PIXELS, PIXELS))
-        truth = place_truth(scene, step, GRID, PIXELS).reshape(GRID, GRID, 4)
+        truth = box_targets(scene, step, GRID, PIXELS).reshape(GRID, GRID, 4)
         for y in range(GRID):
             for x in range(GRID):
                 here = seen[y * cell : (y + 1) * cell, x * cell : (x + 1) * cell]
@@ -41,7 +41,7 @@ def test_each_cell_is_given_the_box_of_what_it_shows_most(family: str) -> None:
 
 def test_the_loss_is_the_cross_entropy_with_soft_edges() -> None:
     torch.manual_seed(0)
-    head = PlaceHead(8, 32)
+    head = BoxHead(8, 32)
     states, truth = torch.randn(5, 8), torch.tensor([[3, 4, 20, 32]] * 4 + [[UNKNOWN] * 4])
     log = head.linear(states[:4]).detach().view(4, 4, 33).log_softmax(-1)
     soft = soft_coordinates(32)
@@ -54,7 +54,7 @@ def test_the_loss_is_the_cross_entropy_with_soft_edges() -> None:
 
 
 def test_a_batch_that_shows_nothing_has_no_loss() -> None:
-    head = PlaceHead(8, 32)
+    head = BoxHead(8, 32)
     loss = head.loss(torch.randn(3, 8), torch.full((3, 4), UNKNOWN))
     loss.backward()
     assert float(loss) == 0

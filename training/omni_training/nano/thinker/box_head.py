@@ -22,7 +22,7 @@ from omni_training.nano.thinker.pictures import step_seconds
 UNKNOWN = -1
 
 
-class PlaceHead(nn.Module):
+class BoxHead(nn.Module):
     """Linear read-out of a box from the state at a picture token, each edge a choice of pixel."""
 
     _soft: Tensor
@@ -45,7 +45,7 @@ class PlaceHead(nn.Module):
         return wrong.sum() / max(1, wrong.numel())
 
 
-def place_truth(scene: Scene, step: int, grid: int, image_pixels: int) -> NDArray[np.int64]:
+def box_targets(scene: Scene, step: int, grid: int, image_pixels: int) -> NDArray[np.int64]:
     """Return (grid^2, 4) boxes of what is seen most in each cell of a picture, row by row.
 
     Args:
