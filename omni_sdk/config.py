@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Literal
+
+PARITY: dict[str, Literal["exact", "fast"]] = {"hf": "exact", "fast": "fast"}
+"""Values of `SamplingConfig.parity` in those of `pixels`."""
 
 
 def _check(condition: bool, message: str) -> None:
@@ -22,23 +25,35 @@ class SamplingConfig:
     Attributes:
         num_frames: frames shown to the reasoner, at least 1; None: the bundle's rule.
         audio: whether the sound is used where there is one.
-        parity: "hf": pixels equal the models' reference preprocessing to the last bit; "fast": one pass
+        pixels: "exact": pixels equal the models' reference preprocessing to the last bit; "fast": one pass
             from the decoder's planes to what the models read, close to it (`benchmarks/pixels.py` prints
-            the PSNR by format), for frames of the reasoner and the tracker. Made as with "hf" all the same:
-            frames that keep more than half of their pixels, keyframes for the grounder, RGB sources, and
+            the PSNR by format), for frames of the reasoner and the tracker. Exact all the same: frames
+            that keep more than half of their pixels, keyframes for the grounder, RGB sources, and
             pixel formats, colour spaces and interlaced frames that the fast pass does not read.
+        parity: an older name of `pixels`, taken but not kept: "hf" is "exact".
     """
 
     num_frames: int | None = None
     audio: bool = True
-    parity: Literal["hf", "fast"] = "hf"
+    pixels: Literal["exact", "fast"] = "exact"
+    parity: InitVar[Literal["hf", "fast"] | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, parity: Literal["hf", "fast"] | None) -> None:
+        if parity is not None:
+            _check(parity in PARITY, f"parity must be 'hf' or 'fast', got {parity!r}")
+            _check(
+                self.pixels in ("exact", PARITY[parity]),
+                f"pixels={self.pixels!r} and parity={parity!r} contradict: they must mean the same",
+            )
+            object.__setattr__(self, "pixels", PARITY[parity])
         _check(
             self.num_frames is None or self.num_frames >= 1,
             f"num_frames must be at least 1 or None, got {self.num_frames!r}",
         )
-        _check(self.parity in ("hf", "fast"), f"parity must be 'hf' or 'fast', got {self.parity!r}")
+        _check(
+            self.pixels in ("exact", "fast"),
+            f"pixels must be 'exact' or 'fast', got {self.pixels!r}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from omni_sdk.grs.observe import observe
 from omni_sdk.loading import load_stages
 from omni_sdk.media.frame_source import VideoFrameSource
 from omni_sdk.media.limits import MediaLimits
-from omni_sdk.media.pixels.convert import Parity
+from omni_sdk.media.pixels.convert import PixelPath
 from omni_sdk.media.source import Source, open_source
 from omni_sdk.media.video import Video
 from omni_sdk.results import BundleInfo, Result
@@ -167,7 +167,7 @@ class Pipeline:
             _need(self.tracker),
         )
         watch = Stopwatch()
-        with self._open(source, watch, config.sampling.parity) as video:
+        with self._open(source, watch, config.sampling.pixels) as video:
             observation = observe(video, reasoner, config.sampling, watch)
             reasoning, status = _reason(reasoner, observation, query, config, watch)
             keyframes = choose_keyframes(
@@ -220,7 +220,7 @@ class Pipeline:
         """
         config = config or PipelineConfig()
         reasoner = _need(self.reasoner)
-        with self._open(source, Stopwatch(), config.sampling.parity) as video:
+        with self._open(source, Stopwatch(), config.sampling.pixels) as video:
             observation = observe(video, reasoner, config.sampling, Stopwatch())
         return reasoner.ask(observation, question, config.generation)
 
@@ -230,7 +230,7 @@ class Pipeline:
         """Run System 1 alone: the reasoning and the keyframes that would be grounded."""
         config = config or PipelineConfig()
         reasoner, watch = _need(self.reasoner), Stopwatch()
-        with self._open(source, watch, config.sampling.parity) as video:
+        with self._open(source, watch, config.sampling.pixels) as video:
             observation = observe(video, reasoner, config.sampling, watch)
         reasoning, status = _reason(reasoner, observation, query, config, watch)
         keyframes = choose_keyframes(
@@ -267,7 +267,7 @@ class Pipeline:
         if not prompts:
             raise PromptError("track needs at least one prompt; got none")
         tracker, watch = _need(self.tracker), Stopwatch()
-        with self._open(source, watch, config.sampling.parity) as video:
+        with self._open(source, watch, config.sampling.pixels) as video:
             size = (video.info.height, video.info.width)
             with VideoFrameSource(
                 video, tracker.image_size, watch, overlap=config.overlap
@@ -276,10 +276,10 @@ class Pipeline:
                 with _ending(run):
                     return build_tracks(list(run), labels or {}, size)
 
-    def _open(self, source: Source, watch: Stopwatch, parity: Parity = "hf") -> Video:
+    def _open(self, source: Source, watch: Stopwatch, pixels: PixelPath = "exact") -> Video:
         with watch.stage("index"):
             video = open_source(source, limits=self.limits)
-        video.parity = parity
+        video.pixels = pixels
         return video
 
 
