@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from omni_sdk.config import PipelineConfig
+from omni_sdk.config import ModelOptions, PipelineConfig, Provider
 from omni_sdk.dus.keyframes import choose_keyframes, look_again, make_prompts, with_objects
 from omni_sdk.dus.tracks import MaskTrack, build_tracks
 from omni_sdk.errors import ModelOutputError, PromptError
@@ -69,7 +69,7 @@ class Pipeline:
         *,
         device: str = "auto",
         backend: str = "auto",
-        providers: Sequence[Any] | None = None,
+        providers: Sequence[Provider] | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
         tracker: str | os.PathLike[str] | None = None,
@@ -101,25 +101,37 @@ class Pipeline:
                 `omni_sdk.bundle.memory_plan`.
 
         Raises:
+            OptionError: an option has a value that it cannot have, or two contradict each other.
             MemoryBudgetError: nothing fits the budget.
             ParityError: a graph computes something else here than where it was exported.
             BundleError: the directory is incomplete, altered or of another schema.
             BackendUnavailableError: a library is missing; the message names the pip extra.
             EngineError: the engine refuses a graph or the device is not there.
         """
-        stages = load_stages(
-            name_or_path,
+        options = ModelOptions(
             device=device,
             backend=backend,
-            providers=providers,
+            providers=None if providers is None else tuple(providers),
             revision=revision,
             local_files_only=local_files_only,
-            tracker=tracker,
+            tracker=None if tracker is None else os.fspath(tracker),
             threads=threads,
-            variant=variant,
+            variant=(variant,) if isinstance(variant, str) else tuple(variant),
             skip_parity=skip_parity,
             memory_budget=memory_budget,
         )
+        return cls.from_options(name_or_path, options, limits=limits)
+
+    @classmethod
+    def from_options(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        options: ModelOptions,
+        *,
+        limits: MediaLimits | None = None,
+    ) -> Pipeline:
+        """Load the models by options that are kept as one value; all else as `from_pretrained`."""
+        stages = load_stages(name_or_path, options)
         return cls(*stages, limits=limits or MediaLimits.from_environment())
 
     def __call__(
