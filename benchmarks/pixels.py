@@ -1,6 +1,6 @@
 """Fast pixels against exact ones: `python benchmarks/pixels.py [--quick]`.
 
-Exact ("hf") is libswscale's RGB and torchvision's resize, bit for bit; fast is one pass from the decoder's
+Exact is libswscale's RGB and torchvision's resize, bit for bit; fast is one pass from the decoder's
 planes. The first table is the PSNR of fast against exact by pixel format, matrix and range, and of both
 against the picture that the planes were made from (resized in float), on frames of the shared clips and on
 FFmpeg's testsrc2. libswscale reads and makes (here, too) chroma that lies between its two luma columns; the
@@ -155,9 +155,9 @@ def by_torch(torch: Any, frames: list[av.VideoFrame]) -> Work:
     return work
 
 
-def ours(frames: list[av.VideoFrame], parity: Any, layout: PatchLayout) -> Work:
+def ours(frames: list[av.VideoFrame], pixels: Any, layout: PatchLayout) -> Work:
     """Return our chain from planes to patches."""
-    make = RgbConverter((frames[0].height, frames[0].width), SIZE, parity=parity)
+    make = RgbConverter((frames[0].height, frames[0].width), SIZE, pixels=pixels)
 
     def work() -> Any:
         values = layout.empty(layout.grid(len(frames), SIZE))
@@ -185,8 +185,8 @@ def speed(bench: Benchmark, torch: Any, *, quick: bool) -> None:
             peers: dict[str, Work | Missing] = {
                 OURS: ours(frames, "fast", LAYOUT),
                 "fast, float16": ours(frames, "fast", HALF),
-                "exact": ours(frames, "hf", LAYOUT),
-                "exact, float16": ours(frames, "hf", HALF),
+                "exact": ours(frames, "exact", LAYOUT),
+                "exact, float16": ours(frames, "exact", HALF),
                 "libswscale + torch": torch
                 if isinstance(torch, Missing)
                 else by_torch(torch, frames),

@@ -6,13 +6,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+import re
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from omni_sdk.errors import OptionError
+
+BACKENDS = ("auto", "onnx", "tensorrt", "torch")
+Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
+
+PARITY: dict[str, Literal["exact", "fast"]] = {"hf": "exact", "fast": "fast"}
+"""Values of `SamplingConfig.parity` in those of `pixels`."""
 
 
 def _check(condition: bool, message: str) -> None:
     if not condition:
-        raise ValueError(message)
+        raise OptionError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +32,35 @@ class SamplingConfig:
     Attributes:
         num_frames: frames shown to the reasoner, at least 1; None: the bundle's rule.
         audio: whether the sound is used where there is one.
-        parity: "hf": pixels equal the models' reference preprocessing to the last bit; "fast": one pass
+        pixels: "exact": pixels equal the models' reference preprocessing to the last bit; "fast": one pass
             from the decoder's planes to what the models read, close to it (`benchmarks/pixels.py` prints
-            the PSNR by format), for frames of the reasoner and the tracker. Made as with "hf" all the same:
-            frames that keep more than half of their pixels, keyframes for the grounder, RGB sources, and
+            the PSNR by format), for frames of the reasoner and the tracker. Exact all the same: frames
+            that keep more than half of their pixels, keyframes for the grounder, RGB sources, and
             pixel formats, colour spaces and interlaced frames that the fast pass does not read.
+        parity: an older name of `pixels`, taken but not kept: "hf" is "exact".
     """
 
     num_frames: int | None = None
     audio: bool = True
-    parity: Literal["hf", "fast"] = "hf"
+    pixels: Literal["exact", "fast"] = "exact"
+    parity: InitVar[Literal["hf", "fast"] | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, parity: Literal["hf", "fast"] | None) -> None:
+        if parity is not None:
+            _check(parity in PARITY, f"parity must be 'hf' or 'fast', got {parity!r}")
+            _check(
+                self.pixels in ("exact", PARITY[parity]),
+                f"pixels={self.pixels!r} and parity={parity!r} contradict: they must mean the same",
+            )
+            object.__setattr__(self, "pixels", PARITY[parity])
         _check(
             self.num_frames is None or self.num_frames >= 1,
             f"num_frames must be at least 1 or None, got {self.num_frames!r}",
         )
-        _check(self.parity in ("hf", "fast"), f"parity must be 'hf' or 'fast', got {self.parity!r}")
+        _check(
+            self.pixels in ("exact", "fast"),
+            f"pixels must be 'exact' or 'fast', got {self.pixels!r}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,4 +173,65 @@ class PipelineConfig:
         _check(
             self.on_parse_error in ("raise", "empty"),
             f"on_parse_error must be 'raise' or 'empty', got {self.on_parse_error!r}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """How models are loaded: the keywords of `Pipeline.from_pretrained`.
+
+    Attributes:
+        device: "auto", "cpu", "cuda" or "cuda:N"; with backend "torch", any name that torch knows.
+        backend: "auto", "onnx" and "tensorrt" run bundles, "torch" runs checkpoints.
+        providers: ONNX Runtime providers in its own names, or (name, options) pairs, most wanted first; in
+            place of `device`.
+        revision: branch, tag or commit of a hub id.
+        local_files_only: never download.
+        tracker: with backend "torch": the tracker's checkpoint directory or hub id.
+        threads: CPU threads of one operator (ONNX), at least 1; None: the engine decides.
+        variant: variants of the bundle's graphs ("fp16", "int8", ..): each is used in the place of every
+            graph that has it, the last one wins.
+        skip_parity: use graphs that do not give their golden outputs on this machine (answers may be wrong);
+            each is logged as a warning.
+        memory_budget: fit so much memory: bytes, a text such as "8GB", or "auto" (what is free on the
+            device). Variants, frames and pixels are chosen, and said before anything loads.
+    """
+
+    device: str = "auto"
+    backend: str = "auto"
+    providers: tuple[Provider, ...] | None = None
+    revision: str | None = None
+    local_files_only: bool = False
+    tracker: str | None = None
+    threads: int | None = None
+    variant: tuple[str, ...] = ()
+    skip_parity: bool = False
+    memory_budget: int | str | None = None
+
+    def __post_init__(self) -> None:
+        is_torch = self.backend == "torch"
+        _check(self.backend in BACKENDS, f"backend must be one of {BACKENDS}, got {self.backend!r}")
+        _check(
+            is_torch or re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device) is not None,
+            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {self.device!r}",
+        )
+        _check(
+            self.threads is None or self.threads >= 1,
+            f"threads must be at least 1 or None, got {self.threads!r}",
+        )
+        _check(
+            not is_torch or not (self.variant or self.memory_budget is not None),
+            "variant= and memory_budget= are for bundles, not for backend='torch'",
+        )
+        _check(
+            self.providers is None or self.backend in ("auto", "onnx"),
+            f"providers= is for onnxruntime, not for backend={self.backend!r}",
+        )
+        _check(
+            self.tracker is None or is_torch,
+            "tracker= is for backend='torch'; a bundle names its own tracker",
+        )
+        _check(
+            self.memory_budget is None or not self.variant,
+            "memory_budget= chooses the variant itself; pass one of the two",
         )

@@ -11,6 +11,10 @@ class OmniError(Exception):
     """Base of all errors raised on purpose by omni_sdk, omni_export and omni_training."""
 
 
+class OptionError(OmniError, ValueError):
+    """An option has a value that it cannot have, or two options contradict each other."""
+
+
 class MediaError(OmniError, RuntimeError):
     """A video, image or sound cannot be opened, or nothing in it can be decoded."""
 

@@ -4,79 +4,62 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from omni_sdk.bundle.bundle import MANIFEST, Bundle
 from omni_sdk.bundle.hub import resolve
 from omni_sdk.bundle.memory_plan import MemoryPlan, apply_plan, parse_bytes, plan_memory
+from omni_sdk.config import ModelOptions
 from omni_sdk.engines.base import EngineLoader
 from omni_sdk.engines.gate import GatedLoader
 from omni_sdk.engines.select import open_loader
-from omni_sdk.errors import BundleError, EngineError, MemoryBudgetError
+from omni_sdk.errors import BackendUnavailableError, BundleError, EngineError, MemoryBudgetError
 from omni_sdk.results import BundleInfo
 from omni_sdk.stages import Grounder, Reasoner, Tracker
 from omni_sdk.utils.devices import free_device_bytes, free_host_bytes
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "onnx", "tensorrt", "torch")
 Stages = tuple["Reasoner | None", "Grounder | None", "Tracker | None", BundleInfo]
 
 
-def load_stages(
-    name_or_path: str | os.PathLike[str],
-    *,
-    device: str,
-    backend: str,
-    providers: Sequence[Any] | None,
-    revision: str | None,
-    local_files_only: bool,
-    tracker: str | os.PathLike[str] | None,
-    threads: int | None = None,
-    variant: str | Sequence[str] = (),
-    skip_parity: bool = False,
-    memory_budget: int | str | None = None,
-) -> Stages:
+def load_stages(name_or_path: str | os.PathLike[str], options: ModelOptions) -> Stages:
     """Load the stages of a bundle or, with backend "torch", of checkpoints.
 
     Raises:
-        ValueError: an unknown backend.
-        EngineError: the engine cannot run a graph.
+        OptionError: no such device, or a memory budget that is no size.
+        EngineError: the engine cannot run a graph, or the device is not there.
         MemoryBudgetError: nothing fits `memory_budget`.
         ParityError: a graph computes something else on this machine (unless `skip_parity`).
         BundleError: neither a bundle nor (with backend "torch") a checkpoint.
+        BackendUnavailableError: the backend's library is not installed.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    directory = resolve(name_or_path, revision=revision, local_files_only=local_files_only)
-    variants = (variant,) if isinstance(variant, str) else tuple(variant)
-    if backend == "torch":
-        if variants or memory_budget is not None:
-            raise ValueError("variant= and memory_budget= are for bundles, not for backend='torch'")
-        if providers is not None:
-            raise ValueError("providers= is for onnxruntime, not for backend='torch'")
-        return _from_checkpoints(directory, tracker, device=device)
+    directory = resolve(
+        name_or_path, revision=options.revision, local_files_only=options.local_files_only
+    )
+    if options.backend == "torch":
+        return _from_checkpoints(directory, options)
     if not (directory / MANIFEST).is_file() and (directory / "config.json").is_file():
         raise BundleError(
             f"{directory} is a checkpoint, not a bundle: pass backend='torch', or export it with "
             "`omni-export onnx`"
         )
-    if tracker is not None:
-        raise ValueError("tracker= is for backend='torch'; a bundle names its own tracker")
     bundle = Bundle.open(directory)
-    loader = open_loader(backend, device=device, providers=providers, threads=threads)
-    if memory_budget is not None:
-        if variants:
-            raise ValueError("memory_budget= chooses the variant itself; pass one of the two")
-        plan = _plan_within(bundle, memory_budget, loader)
+    loader = open_loader(
+        options.backend,
+        device=options.device,
+        providers=options.providers,
+        threads=options.threads,
+    )
+    variants = options.variant
+    if options.memory_budget is not None:
+        plan = _plan_within(bundle, options.memory_budget, loader)
         bundle, variants = apply_plan(bundle, plan), plan.variants
     else:
         bundle = bundle.with_variants(*variants)
     check_backend(bundle, loader.backend, loader.device)
-    stages = _from_bundle(bundle, GatedLoader(loader, skip=skip_parity))
+    stages = _from_bundle(bundle, GatedLoader(loader, skip=options.skip_parity))
     return *stages[:3], replace(stages[3], variants=variants)
 
 
@@ -139,17 +122,26 @@ def _from_bundle(bundle: Bundle, loader: EngineLoader) -> Stages:
     return reasoner, grounder, tracker, info
 
 
-def _from_checkpoints(
-    directory: Path, tracker: str | os.PathLike[str] | None, *, device: str
-) -> Stages:
+def _from_checkpoints(directory: Path, options: ModelOptions) -> Stages:
     from omni_sdk.dus.grounder import ThinkerGrounder
     from omni_sdk.grs.processor import Processor
     from omni_sdk.grs.reasoner import ThinkerReasoner
-    from omni_sdk.hf.thinker import HfThinker
-    from omni_sdk.hf.tracker import HfTracker
 
+    try:
+        from omni_sdk.hf.devices import torch_device
+        from omni_sdk.hf.thinker import HfThinker
+        from omni_sdk.hf.tracker import HfTracker
+    except ImportError as e:
+        raise BackendUnavailableError(
+            f"backend 'torch' needs torch and transformers ({e}): pip install 'omni-sdk[torch]'"
+        ) from e
+    device = torch_device(options.device)
+    # The small one first: a wrong path is told before the large one has been read.
+    masks = None
+    if options.tracker is not None:
+        folder = resolve(options.tracker, local_files_only=options.local_files_only)
+        masks = HfTracker.from_checkpoint(folder, device=device)
     thinker = HfThinker.from_checkpoint(directory, device=device)
     processor = Processor.from_directory(thinker.spec, directory)
-    masks = None if tracker is None else HfTracker.from_checkpoint(resolve(tracker), device=device)
     info = BundleInfo(directory.name, "", "torch", device)
     return ThinkerReasoner(thinker, processor), ThinkerGrounder(thinker, processor), masks, info

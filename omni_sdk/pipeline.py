@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from omni_sdk.config import PipelineConfig
+from omni_sdk.config import ModelOptions, PipelineConfig, Provider
 from omni_sdk.dus.keyframes import choose_keyframes, labels_of, with_objects
 from omni_sdk.dus.system import DetailSystem, in_time_order
 from omni_sdk.dus.tracks import MaskTrack, build_tracks
@@ -18,7 +18,7 @@ from omni_sdk.grs.observe import observe
 from omni_sdk.loading import load_stages
 from omni_sdk.media.frame_source import VideoFrameSource
 from omni_sdk.media.limits import MediaLimits
-from omni_sdk.media.pixels.convert import Parity
+from omni_sdk.media.pixels.convert import PixelPath
 from omni_sdk.media.source import Source, open_source
 from omni_sdk.media.video import Video
 from omni_sdk.results import BundleInfo, Result
@@ -68,7 +68,7 @@ class Pipeline:
         *,
         device: str = "auto",
         backend: str = "auto",
-        providers: Sequence[Any] | None = None,
+        providers: Sequence[Provider] | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
         tracker: str | os.PathLike[str] | None = None,
@@ -100,25 +100,37 @@ class Pipeline:
                 `omni_sdk.bundle.memory_plan`.
 
         Raises:
+            OptionError: an option has a value that it cannot have, or two contradict each other.
             MemoryBudgetError: nothing fits the budget.
             ParityError: a graph computes something else here than where it was exported.
             BundleError: the directory is incomplete, altered or of another schema.
             BackendUnavailableError: a library is missing; the message names the pip extra.
             EngineError: the engine refuses a graph or the device is not there.
         """
-        stages = load_stages(
-            name_or_path,
+        options = ModelOptions(
             device=device,
             backend=backend,
-            providers=providers,
+            providers=None if providers is None else tuple(providers),
             revision=revision,
             local_files_only=local_files_only,
-            tracker=tracker,
+            tracker=None if tracker is None else os.fspath(tracker),
             threads=threads,
-            variant=variant,
+            variant=(variant,) if isinstance(variant, str) else tuple(variant),
             skip_parity=skip_parity,
             memory_budget=memory_budget,
         )
+        return cls.from_options(name_or_path, options, limits=limits)
+
+    @classmethod
+    def from_options(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        options: ModelOptions,
+        *,
+        limits: MediaLimits | None = None,
+    ) -> Pipeline:
+        """Load the models by options that are kept as one value; all else as `from_pretrained`."""
+        stages = load_stages(name_or_path, options)
         return cls(*stages, limits=limits or MediaLimits.from_environment())
 
     def __call__(
@@ -166,7 +178,7 @@ class Pipeline:
         )
         watch = Stopwatch()
         system = DetailSystem(grounder, tracker, config.tracking, watch)
-        with self._open(source, watch, config.sampling.parity) as video:
+        with self._open(source, watch, config.sampling.pixels) as video:
             observation = observe(video, reasoner, config.sampling, watch)
             reasoning, status = _reason(reasoner, observation, query, config, watch)
             chosen = choose_keyframes(
@@ -213,7 +225,7 @@ class Pipeline:
         """
         config = config or PipelineConfig()
         reasoner = _need(self.reasoner)
-        with self._open(source, Stopwatch(), config.sampling.parity) as video:
+        with self._open(source, Stopwatch(), config.sampling.pixels) as video:
             observation = observe(video, reasoner, config.sampling, Stopwatch())
         return reasoner.ask(observation, question, config.generation)
 
@@ -223,7 +235,7 @@ class Pipeline:
         """Run System 1 alone: the reasoning and the keyframes that would be grounded."""
         config = config or PipelineConfig()
         reasoner, watch = _need(self.reasoner), Stopwatch()
-        with self._open(source, watch, config.sampling.parity) as video:
+        with self._open(source, watch, config.sampling.pixels) as video:
             observation = observe(video, reasoner, config.sampling, watch)
         reasoning, status = _reason(reasoner, observation, query, config, watch)
         keyframes = choose_keyframes(
@@ -261,7 +273,7 @@ class Pipeline:
         if not prompts:
             raise PromptError("track needs at least one prompt; got none")
         tracker, watch = _need(self.tracker), Stopwatch()
-        with self._open(source, watch, config.sampling.parity) as video:
+        with self._open(source, watch, config.sampling.pixels) as video:
             size = (video.info.height, video.info.width)
             with VideoFrameSource(
                 video, tracker.image_size, watch, overlap=config.overlap
@@ -270,10 +282,10 @@ class Pipeline:
                 with system.track_prompts(prompts, frames) as run:
                     return build_tracks(list(run), labels or {}, size)
 
-    def _open(self, source: Source, watch: Stopwatch, parity: Parity = "hf") -> Video:
+    def _open(self, source: Source, watch: Stopwatch, pixels: PixelPath = "exact") -> Video:
         with watch.stage("index"):
             video = open_source(source, limits=self.limits)
-        video.parity = parity
+        video.pixels = pixels
         return video
 
 

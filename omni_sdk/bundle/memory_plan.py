@@ -8,13 +8,14 @@ from, not a measurement (`omni-sdk bench` measures).
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from omni_sdk.bundle.variants import variant_choices, weight_bytes
-from omni_sdk.errors import MemoryBudgetError
+from omni_sdk.errors import MemoryBudgetError, OptionError
 
 if TYPE_CHECKING:
     from omni_sdk.bundle.bundle import Bundle
@@ -94,21 +95,21 @@ class MemoryPlan:
         )
 
 
-def parse_bytes(value: int | str) -> int:
+def parse_bytes(value: float | str) -> int:
     """Return a size in bytes from a number or a text such as "8GB", "7.5 GiB", "900MB".
 
     Raises:
-        ValueError: no size, or none above 0.
+        OptionError: no size, or none above 0.
     """
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         size = float(value)
     else:
         match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMG]i?B)?\s*", value, re.IGNORECASE)
         if match is None:
-            raise ValueError(f"expected a size such as '8GB' or '7.5GiB', got {value!r}")
+            raise OptionError(f"expected a size such as '8GB' or '7.5GiB', got {value!r}")
         size = float(match[1]) * _UNITS[(match[2] or "").upper()]
-    if size < 1:
-        raise ValueError(f"a memory budget must be above 0, got {value!r}")
+    if not 1 <= size < math.inf:
+        raise OptionError(f"a memory budget must be above 0, got {value!r}")
     return int(size)
 
 

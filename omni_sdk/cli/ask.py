@@ -12,7 +12,7 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("video", help="path of a video or image")
     parser.add_argument("question", help="the question, in words")
     parser.add_argument("--no-audio", action="store_true", help="ignore the sound")
-    common.declare_parity(parser)
+    common.declare_pixels(parser)
     common.declare_model(parser)
     common.declare_limits(parser)
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     if pipeline.bundle.name == "nano":
         common.say(common.NANO_WARNING)
     config = PipelineConfig(
-        sampling=SamplingConfig(audio=not arguments.no_audio, parity=arguments.parity)
+        sampling=SamplingConfig(audio=not arguments.no_audio, pixels=arguments.pixels)
     )
     reply = pipeline.ask(arguments.video, arguments.question, config=config)
     if reply.thinking.strip():

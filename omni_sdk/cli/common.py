@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from omni_sdk.config import PARITY
+
 if TYPE_CHECKING:
     from omni_sdk.media.limits import MediaLimits
     from omni_sdk.pipeline import Pipeline
@@ -66,15 +68,35 @@ def declare_variants(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def declare_parity(parser: argparse.ArgumentParser) -> None:
+def declare_pixels(parser: argparse.ArgumentParser) -> None:
     """Add the option that says how pixels are made."""
     parser.add_argument(
-        "--parity",
-        choices=("hf", "fast"),
-        default="hf",
-        help="hf: pixels equal the reference preprocessing to the last bit; fast: one pass from the "
+        "--pixels",
+        choices=("exact", "fast"),
+        default="exact",
+        help="exact: pixels equal the reference preprocessing to the last bit; fast: one pass from the "
         "decoder's planes, close to it",
     )
+    parser.add_argument(
+        "--parity",
+        dest="pixels",
+        action=_Parity,
+        choices=tuple(PARITY),
+        help="older name of --pixels: hf is exact",
+    )
+
+
+class _Parity(argparse.Action):
+    """Stores a value of `--parity` as one of `--pixels`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, PARITY[str(values)])
 
 
 def declare_limits(parser: argparse.ArgumentParser) -> None:

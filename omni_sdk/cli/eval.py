@@ -150,6 +150,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
+    from omni_sdk.config import (
+        GenerationConfig,
+        ModelOptions,
+        PipelineConfig,
+        SamplingConfig,
+        TrackingConfig,
+    )
     from omni_sdk.evaluation.plan import DEFAULT_SPLITS, Models, Options, Plan
 
     return Plan(
@@ -159,21 +166,24 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         str(arguments.out.absolute()),
         Models(
             arguments.bundle,
-            arguments.device,
-            arguments.backend,
-            arguments.tracker,
-            # Workers that took every core each would slow one another down.
-            arguments.threads or (arguments.ray and max(1, math.ceil(arguments.ray_cpus))),
+            ModelOptions(
+                device=arguments.device,
+                backend=arguments.backend,
+                tracker=arguments.tracker,
+                # Workers that took every core each would slow one another down.
+                threads=arguments.threads
+                or (arguments.ray and max(1, math.ceil(arguments.ray_cpus))),
+            ),
         ),
         Options(
-            fps=arguments.fps,
-            frames=arguments.frames,
-            audio=not arguments.no_audio,
-            keyframes=arguments.keyframes,
-            temperature=arguments.temperature,
-            seed=arguments.seed,
-            allow_unparsed=arguments.allow_unparsed,
-            object_value=arguments.values,
+            arguments.fps,
+            PipelineConfig(
+                sampling=SamplingConfig(arguments.frames, not arguments.no_audio),
+                generation=GenerationConfig(temperature=arguments.temperature, seed=arguments.seed),
+                tracking=TrackingConfig(arguments.keyframes),
+                on_parse_error="empty" if arguments.allow_unparsed else "raise",
+            ),
+            arguments.values,
         ),
     )
 

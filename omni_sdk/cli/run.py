@@ -24,7 +24,7 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frames", type=int, help="frames shown to the reasoner")
     parser.add_argument("--no-audio", action="store_true", help="ignore the sound")
-    common.declare_parity(parser)
+    common.declare_pixels(parser)
     parser.add_argument("--keyframes", type=int, default=4, help="keyframes that are grounded")
     parser.add_argument(
         "--thinking-budget",
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             sampling=SamplingConfig(
                 num_frames=arguments.frames,
                 audio=not arguments.no_audio,
-                parity=arguments.parity,
+                pixels=arguments.pixels,
             ),
             generation=GenerationConfig(
                 temperature=arguments.temperature,

@@ -23,7 +23,7 @@ from omni_sdk.engines.onnx_options import (
     provider_list,
     without_capture,
 )
-from omni_sdk.errors import BundleError, EngineError
+from omni_sdk.errors import BundleError, EngineError, OptionError
 from omni_sdk.utils.files import cache_folder
 
 if TYPE_CHECKING:
@@ -102,12 +102,12 @@ class OnnxLoader:
         threads: int | None = None,
     ) -> None:
         if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1 or None, got {threads!r}")
+            raise OptionError(f"threads must be at least 1 or None, got {threads!r}")
         kind, _, index = device.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (
             index and (kind != "cuda" or not index.isdigit())
         ):
-            raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+            raise OptionError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
         available = available_providers()
         # Only a device that nobody named may be replaced by the CPU.
         self._may_fall_back = providers is None and kind == "auto"

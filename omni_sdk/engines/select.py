@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from omni_sdk.engines.base import EngineLoader
+from omni_sdk.errors import OptionError
 
 
 def open_loader(
@@ -26,11 +27,11 @@ def open_loader(
 
     Raises:
         BackendUnavailableError: the backend's library is not installed.
-        ValueError: `providers` with TensorRT.
+        OptionError: `providers` with TensorRT.
     """
     if backend == "tensorrt":
         if providers is not None:
-            raise ValueError("providers= is for onnxruntime; backend='tensorrt' runs plans itself")
+            raise OptionError("providers= is for onnxruntime; backend='tensorrt' runs plans itself")
         from omni_sdk.engines.tensorrt import TensorRTLoader
 
         return TensorRTLoader(device=device)

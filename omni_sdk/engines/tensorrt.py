@@ -26,7 +26,7 @@ from omni_sdk.engines.plans import (
     plan_key,
     timing_cache_path,
 )
-from omni_sdk.errors import BundleError, EngineError
+from omni_sdk.errors import BundleError, EngineError, OptionError
 from omni_sdk.graphs.profiles import Profile, ShapeLimits, graph_profiles, read_profiles
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class TensorRTLoader:
     ) -> None:
         kind, _, index = device.partition(":")
         if kind not in ("auto", "cuda") or (index and not index.isdigit()):
-            raise ValueError(
+            raise OptionError(
                 f"device must be 'auto', 'cuda' or 'cuda:N' for TensorRT, got {device!r}"
             )
         self._trt = tensorrt_api.load_library() if library is None else library

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omni_sdk.config import GenerationConfig, PipelineConfig, SamplingConfig, TrackingConfig
+from omni_sdk.config import ModelOptions, PipelineConfig
 from omni_sdk.datasets import SPLITS, mevis, open_dataset, refavs, refvos, revos
 from omni_sdk.datasets.records import Sample
+from omni_sdk.errors import OptionError
 from omni_sdk.pipeline import Pipeline
 
 DEFAULT_SPLITS = {
@@ -36,44 +37,47 @@ OBJECT_VALUES = {revos.NAME: 1}
 """What a prediction's pixels hold where the object is, 255 unless named here: the official script of ReVOS
 computes A and R on the stored values (see `omni_sdk.metrics.revos`)."""
 
+_NAMED = ("num_frames", "audio", "max_keyframes", "temperature", "seed", "encode_ahead")
+"""Options that `Options.identity` names otherwise, and one that changes no answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Which models answer, as for `Pipeline.from_pretrained`."""
+    """Which models answer, and how they are loaded."""
 
     bundle: str = "nano"
-    device: str = "auto"
-    backend: str = "auto"
-    tracker: str | None = None
-    threads: int | None = None
+    options: ModelOptions = field(default_factory=ModelOptions)
 
     def load(self) -> Pipeline:
         """Load them.
 
         Raises:
-            BundleError, BackendUnavailableError, EngineError: as `Pipeline.from_pretrained`.
+            OmniError: as `Pipeline.from_pretrained`.
         """
-        return Pipeline.from_pretrained(
-            self.bundle,
-            device=self.device,
-            backend=self.backend,
-            tracker=self.tracker,
-            threads=self.threads,
-        )
+        return Pipeline.from_options(self.bundle, self.options)
 
     def identity(self) -> dict[str, Any]:
         """Return what tells these models from others, without loading them."""
         from omni_sdk.bundle.bundle import MANIFEST
         from omni_sdk.bundle.hub import resolve
 
-        directory = resolve(self.bundle)
+        options = self.options
+        directory = resolve(
+            self.bundle, revision=options.revision, local_files_only=options.local_files_only
+        )
         manifest = directory / MANIFEST
         found = manifest.is_file()
-        return {
+        value: dict[str, Any] = {
             "name": directory.name,
             "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest() if found else None,
-            "tracker": None if self.tracker is None else Path(self.tracker).name,
+            "tracker": None if options.tracker is None else Path(options.tracker).name,
         }
+        # Named only where they are given, so that runs from before there were such options go on.
+        if options.variant:
+            value["variant"] = list(options.variant)
+        if options.memory_budget is not None:
+            value["memory_budget"] = options.memory_budget
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,41 +85,46 @@ class Options:
     """What changes the answers.
 
     Attributes:
-        fps: rate of the frames; None: the data set's, `FRAMES_PER_SECOND`.
-        frames: frames shown to the reasoner; None: the bundle's rule.
-        audio: whether sound is used where there is some.
-        keyframes: that are grounded, at most.
-        temperature: 0 is greedy.
-        seed: of the sampler.
-        allow_unparsed: an unreadable answer becomes an empty mask; otherwise it is a failure, which
-            scores 0.
+        fps: rate of the frames, above 0, up to 1000; None: the data set's, `FRAMES_PER_SECOND`.
+        pipeline: of the pipeline. With `on_parse_error` "empty" an unreadable answer becomes an empty mask;
+            otherwise it is a failure, which scores 0.
         object_value: of a prediction's pixels, 1 or 255; None: what the data set's evaluator wants.
     """
 
     fps: float | None = None
-    frames: int | None = None
-    audio: bool = True
-    keyframes: int = 4
-    temperature: float = 0.0
-    seed: int = 0
-    allow_unparsed: bool = False
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     object_value: int | None = None
 
     def __post_init__(self) -> None:
         if self.object_value not in (None, 1, 255):
-            raise ValueError(f"object_value must be 1, 255 or None, got {self.object_value!r}")
+            raise OptionError(f"object_value must be 1, 255 or None, got {self.object_value!r}")
         if self.fps is not None and not 0 < self.fps <= 1000:
-            raise ValueError(f"fps must be above 0, up to 1000, got {self.fps!r}")
-        self.pipeline_config()
+            raise OptionError(f"fps must be above 0, up to 1000, got {self.fps!r}")
 
-    def pipeline_config(self) -> PipelineConfig:
-        """Return the pipeline's options."""
-        return PipelineConfig(
-            sampling=SamplingConfig(num_frames=self.frames, audio=self.audio),
-            generation=GenerationConfig(temperature=self.temperature, seed=self.seed),
-            tracking=TrackingConfig(max_keyframes=self.keyframes),
-            on_parse_error="empty" if self.allow_unparsed else "raise",
-        )
+    def identity(self) -> dict[str, Any]:
+        """Return the options by which the answers of two runs may differ.
+
+        Those that every run names have the names that runs were written with; all others are named where they
+        are not the defaults, so that a run from before there was such an option goes on.
+        """
+        asked = self.pipeline
+        value: dict[str, Any] = {
+            "fps": self.fps,
+            "frames": asked.sampling.num_frames,
+            "audio": asked.sampling.audio,
+            "keyframes": asked.tracking.max_keyframes,
+            "temperature": asked.generation.temperature,
+            "seed": asked.generation.seed,
+            "allow_unparsed": asked.on_parse_error == "empty",
+            "object_value": self.object_value,
+        }
+        usual = PipelineConfig()
+        for part in ("sampling", "generation", "tracking"):
+            given, default = getattr(asked, part), getattr(usual, part)
+            for name in (f.name for f in dataclasses.fields(given)):
+                if name not in _NAMED and getattr(given, name) != getattr(default, name):
+                    value[f"{part}.{name}"] = getattr(given, name)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +151,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.split not in SPLITS.get(self.dataset, ()):
             known = "; ".join(f"{name}: {', '.join(splits)}" for name, splits in SPLITS.items())
-            raise ValueError(
+            raise OptionError(
                 f"expected a data set and its split ({known}), got {self.dataset!r} {self.split!r}"
             )
 
@@ -167,7 +176,7 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """Return what must agree for two runs to be parts of one evaluation."""
-        options = dataclasses.asdict(self.options)
+        options = self.options.identity()
         options |= {"fps": self.fps, "object_value": self.object_value}
         value = {
             "dataset": self.dataset,

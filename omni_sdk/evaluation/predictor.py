@@ -64,7 +64,7 @@ class Predictor:
             result = pipeline(
                 FrameFolder(sample.video, self.plan.fps),
                 sample.expression,
-                config=self.plan.options.pipeline_config(),
+                config=self.plan.options.pipeline,
             )
         except OmniError as e:
             text = e.text[:MAX_RAW_TEXT] if isinstance(e, ModelOutputError) else ""

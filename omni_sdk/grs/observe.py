@@ -44,9 +44,9 @@ def observe(
         config.num_frames or num_frames(spec, info.duration_seconds, info.num_frames),
         info.num_frames,
     )
-    # Planes become patches at once; with "hf" they become images, as the reference has them.
+    # Planes become patches at once; with "exact" they become images, as the reference has them.
     layout = None
-    if config.parity == "fast" and isinstance(reasoner, PatchReader):
+    if config.pixels == "fast" and isinstance(reasoner, PatchReader):
         layout = reasoner.patch_layout
     with watch.stage("decode"):
         batch = video.sample(

@@ -25,6 +25,7 @@ from omni_sdk.grs.request import Completion, ThinkerRequest
 from omni_sdk.grs.thinker import check_positions, next_token
 from omni_sdk.grs.token_sampling import TokenSampler
 from omni_sdk.hf.checkpoint import load_thinker
+from omni_sdk.hf.devices import torch_device
 
 
 class HfThinker:
@@ -61,8 +62,7 @@ class HfThinker:
         Raises:
             BundleError: the checkpoint is incomplete, or not of a known layout.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch_device(device)
         loaded = load_thinker(source, revision=revision, local_files_only=local_files_only)
         return cls(loaded.model.to(device), loaded.spec, load_tokenizer(loaded.tokenizer))
 

@@ -92,7 +92,7 @@ class FileVideo(Video):
 
     def _converter(self, size: tuple[int, int] | None, filter: Filter) -> RgbConverter:
         frame_size = (self._index.height, self._index.width)
-        return RgbConverter(frame_size, check_size(size), filter, self._orientation, self.parity)
+        return RgbConverter(frame_size, check_size(size), filter, self._orientation, self.pixels)
 
     def _pictures(self, size: tuple[int, int] | None, filter: Filter, luma: bool) -> Convert:
         """Return what turns a decoded frame into its RGB image and, where asked for, its luma."""

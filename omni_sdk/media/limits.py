@@ -83,7 +83,7 @@ class MediaLimits:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not value > 0:
-                raise ValueError(f"{field.name} must be positive, got {value!r}")
+                raise LimitError(f"{field.name} must be positive, got {value!r}")
 
     @classmethod
     def from_environment(cls) -> MediaLimits:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from omni_sdk.errors import LimitError, MediaError
 from omni_sdk.media.frames import AudioClip, FrameBatch, VideoFrame, VideoIndex, VideoInfo
 from omni_sdk.media.limits import MediaLimits
-from omni_sdk.media.pixels.convert import Parity, Picture
+from omni_sdk.media.pixels.convert import Picture, PixelPath
 from omni_sdk.media.pixels.patch_layout import PatchLayout
 from omni_sdk.media.pixels.resize import MAX_SIDE, Filter
 from omni_sdk.media.pixels.targets import ImageTarget, PatchTarget
@@ -26,12 +26,12 @@ class Video(ABC):
     Frame indices are presentation order, times are seconds from the first frame.
 
     Attributes:
-        parity: how resized frames are made, to be set before any is asked for. "hf": equal to the models'
+        pixels: how resized frames are made, to be set before any is asked for. "exact": equal to the models'
             reference preprocessing to the last bit; "fast": `omni_sdk.media.pixels.fast`, where it reads the
             pixel format.
     """
 
-    parity: Parity = "hf"
+    pixels: PixelPath = "exact"
 
     def __init__(
         self, name: str, index: VideoIndex, limits: MediaLimits, *, has_audio: bool

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omni_sdk.config import ModelOptions
 from omni_sdk.datasets.png import encode_grey
 from omni_sdk.datasets.predictions import prediction_path, write_prediction
 from omni_sdk.demo.render import object_map, render
@@ -210,7 +211,7 @@ def plan_for(revos_root: Path) -> Callable[[Path], Plan]:
     """The same evaluation of ReVOS into another folder."""
 
     def make(out: Path) -> Plan:
-        models = Models(device="cpu", threads=1)
+        models = Models(options=ModelOptions(device="cpu", threads=1))
         return Plan("revos", str(revos_root), "valid", str(out), models, Options(fps=FPS))
 
     return make

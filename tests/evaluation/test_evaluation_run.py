@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omni_sdk.config import ModelOptions, PipelineConfig, SamplingConfig, TrackingConfig
 from omni_sdk.datasets.images import read_labels
 from omni_sdk.datasets.predictions import prediction_path
 from omni_sdk.demo.scene import Scene
@@ -133,8 +134,22 @@ def test_lost_files_are_made_again(
     _same_outcome(plan, whole, tree_of)
 
 
+def test_what_tells_runs_apart() -> None:
+    """Runs from before there were more options go on; an option that changes no answer is not asked about."""
+    names = {"fps", "frames", "audio", "keyframes", "temperature", "seed", "allow_unparsed"}
+    assert Options().identity().keys() == {*names, "object_value"}
+    same = PipelineConfig(overlap=False, tracking=TrackingConfig(encode_ahead=True))
+    assert Options(pipeline=same).identity() == Options().identity()
+    other = Options(pipeline=PipelineConfig(tracking=TrackingConfig(stride="auto")))
+    assert other.identity() == Options().identity() | {"tracking.stride": "auto"}
+    assert "variant" not in Models().identity()
+    assert Models(options=ModelOptions(variant=("int8",))).identity()["variant"] == ["int8"]
+
+
 def test_another_run_is_refused(whole: Any) -> None:
-    other = dataclasses.replace(whole.plan, options=Options(fps=2.0, keyframes=1))
+    other = dataclasses.replace(
+        whole.plan, options=Options(2.0, PipelineConfig(tracking=TrackingConfig(max_keyframes=1)))
+    )
     with pytest.raises(DatasetError, match=r"options\.keyframes is 4, now 1"):
         Evaluation(other)
     with pytest.raises(ValueError, match="shard"):
@@ -149,7 +164,7 @@ def test_failures_count_and_can_be_tried_again(
     broken = root / "valid_u" / "JPEGImages" / "video-a" / "00009.jpg"
     whole_picture = broken.read_bytes()
     broken.write_bytes(whole_picture[:200])
-    models = Models(device="cpu", threads=1)
+    models = Models(options=ModelOptions(device="cpu", threads=1))
     plan = Plan("mevis", str(root), "valid_u", str(tmp_path / "out"), models, Options(fps=2.0))
     list(Evaluation(plan).run())
     results = collect(Evaluation(plan))
@@ -179,8 +194,8 @@ def test_sound_reaches_the_reasoner(refavs_root: Path, sound_scene: Scene, tmp_p
     told = {}
     for audio in (True, False):
         out = tmp_path / str(audio)
-        options = Options(fps=1.25, audio=audio)
-        models = Models(device="cpu", threads=1)
+        options = Options(1.25, PipelineConfig(sampling=SamplingConfig(audio=audio)))
+        models = Models(options=ModelOptions(device="cpu", threads=1))
         plan = Plan("refavs", str(refavs_root), "test_s", str(out), models, options)
         evaluation = Evaluation(plan, limit=2 if audio else 1)
         records = list(evaluation.run())
@@ -201,7 +216,7 @@ def test_a_file_of_frames_in_another_size_is_a_failure(mevis_root: Path, tmp_pat
     shutil.copytree(mevis_root, root)
     odd = root / "valid_u" / "JPEGImages" / "video-a" / "00004.jpg"
     odd.write_bytes(encode_jpeg(np.zeros((48, 48, 3), np.uint8)))
-    models = Models(device="cpu", threads=1)
+    models = Models(options=ModelOptions(device="cpu", threads=1))
     plan = Plan("mevis", str(root), "valid_u", str(tmp_path / "out"), models, Options(fps=2.0))
     (record,) = Evaluation(plan, limit=1).run()
     assert record.status == "failed"
@@ -210,7 +225,7 @@ def test_a_file_of_frames_in_another_size_is_a_failure(mevis_root: Path, tmp_pat
 
 def test_a_split_without_masks_is_answered(mevis_root: Path, tmp_path: Path) -> None:
     """For the contest's server: predictions and answers, no scores."""
-    models = Models(device="cpu", threads=1)
+    models = Models(options=ModelOptions(device="cpu", threads=1))
     plan = Plan("mevis", str(mevis_root), "valid", str(tmp_path), models, Options(fps=2.0))
     evaluation = Evaluation(plan, limit=1)
     (record,) = evaluation.run()
@@ -243,7 +258,9 @@ class _Mumbling:
 def test_unreadable_answers(plan_for: PlanFor, tmp_path: Path, allowed: bool) -> None:
     """A failure that keeps the text, unless an empty mask is asked for."""
     plan = plan_for(tmp_path)
-    plan = dataclasses.replace(plan, options=Options(fps=2.0, allow_unparsed=allowed))
+    plan = dataclasses.replace(
+        plan, options=Options(2.0, PipelineConfig(on_parse_error="empty" if allowed else "raise"))
+    )
     predictor = Predictor(plan)
     pipeline = plan.models.load()
     mumbling: Any = _Mumbling(pipeline.reasoner)

@@ -242,7 +242,7 @@ def test_formats_that_are_left_to_the_exact_path(format) -> None:
     frame = noise(32, 64, format)
     assert FastConverter((16, 24), "bicubic")(frame) is None
     exact = RgbConverter((32, 64), (16, 24))(frame)
-    np.testing.assert_array_equal(RgbConverter((32, 64), (16, 24), parity="fast")(frame), exact)
+    np.testing.assert_array_equal(RgbConverter((32, 64), (16, 24), pixels="fast")(frame), exact)
 
 
 @pytest.mark.parametrize("space", [0, 8, 10, 14])
@@ -256,12 +256,12 @@ def test_what_hardly_shrinks_is_exact() -> None:
     frame = noise(32, 64, "yuv420p")
     for size in (None, (32, 64), (32, 40), (40, 80)):
         exact = RgbConverter((32, 64), size)(frame)
-        np.testing.assert_array_equal(RgbConverter((32, 64), size, parity="fast")(frame), exact)
+        np.testing.assert_array_equal(RgbConverter((32, 64), size, pixels="fast")(frame), exact)
 
 
 def test_a_change_of_size_within_the_stream_is_exact() -> None:
     frame = noise(40, 64, "yuv420p")
-    fast_rgb = RgbConverter((32, 64), (16, 24), parity="fast")(frame)
+    fast_rgb = RgbConverter((32, 64), (16, 24), pixels="fast")(frame)
     np.testing.assert_array_equal(fast_rgb, RgbConverter((32, 64), (16, 24))(frame))
 
 
@@ -353,7 +353,7 @@ def test_a_file_as_fast_images_and_patches(clip) -> None:
     with open_source(clip) as video:
         exact = video.sample(num_frames=5, size=(24, 32))
     with open_source(clip) as video:
-        video.parity = "fast"
+        video.pixels = "fast"
         images = video.sample(num_frames=5, size=(24, 32))
         batch = video.sample(num_frames=5, size=(24, 32), patches=LAYOUT)
         walked = next(video.forward(0, 1, size=(24, 32), filter="bicubic"))
@@ -402,7 +402,7 @@ def test_interlaced_frames_are_exact(make_video) -> None:
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).interlaced_frame
     with open_source(path) as video:
-        video.parity = "fast"
+        video.pixels = "fast"
         np.testing.assert_array_equal(
             video.sample(num_frames=2, size=(16, 16)).frames, exact.frames
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -223,7 +224,7 @@ def test_fast_pixels_give_the_same_answer(pipe: Pipeline, clips: Clips) -> None:
     """All stages: patches for the reasoner, images for the grounder and the tracker."""
     path, truth = clips["direct"]
     exact = pipe(path, truth.query)
-    fast = pipe(path, truth.query, config=PipelineConfig(sampling=SamplingConfig(parity="fast")))
+    fast = pipe(path, truth.query, config=PipelineConfig(sampling=SamplingConfig(pixels="fast")))
     assert (fast.status, fast.answer) == (exact.status, exact.answer)
     assert [len(track) for track in fast.tracks] == [len(track) for track in exact.tracks] == [64]
     true, found = exact.tracks[0].mask_at(44), fast.tracks[0].mask_at(44)
@@ -284,7 +285,9 @@ def test_unknown_keywords_raise() -> None:
     "make",
     [
         lambda: SamplingConfig(num_frames=0),
+        lambda: SamplingConfig(pixels="quick"),
         lambda: SamplingConfig(parity="quick"),
+        lambda: SamplingConfig(pixels="fast", parity="hf"),
         lambda: GenerationConfig(max_new_tokens=0),
         lambda: GenerationConfig(temperature=float("nan")),
         lambda: GenerationConfig(top_p=0),
@@ -300,6 +303,13 @@ def test_unknown_keywords_raise() -> None:
 def test_options_out_of_range(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match="must"):
         make()
+
+
+def test_parity_is_an_older_name_of_pixels() -> None:
+    assert SamplingConfig(parity="hf") == SamplingConfig(pixels="exact") == SamplingConfig()
+    fast = SamplingConfig(parity="fast")
+    assert fast == SamplingConfig(pixels="fast") == SamplingConfig(pixels="fast", parity="fast")
+    assert dataclasses.replace(fast, num_frames=3) == SamplingConfig(3, pixels="fast")
 
 
 def test_saving(results: dict[str, Result], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from omni_sdk.media.pixels.planes import planes_to_rgb
 from omni_sdk.media.pixels.resize import Filter, resize
 from omni_sdk.native import core
 
-Parity = Literal["hf", "fast"]
+PixelPath = Literal["exact", "fast"]
 Picture: TypeAlias = "NDArray[np.uint8] | PlanePicture"
 """An RGB image, or a frame that becomes one, or patches, where it is wanted."""
 
@@ -86,10 +86,10 @@ class Orientation:
 class RgbConverter:
     """Makes upright RGB arrays of one size; one per thread, for it reuses swscale's state.
 
-    With parity "hf" colours are swscale's, with the matrix and range that the stream states, as in the
+    With pixels "exact" colours are swscale's, with the matrix and range that the stream states, as in the
     models' reference preprocessing; the resize equals torchvision's. With "fast", frames that lose at least
     half of their pixels take `omni_sdk.media.pixels.fast`, where it reads their format; all others go the
-    same way as with "hf", which is as quick for them.
+    same way as with "exact", which is as quick for them.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class RgbConverter:
         size: tuple[int, int] | None = None,
         filter: Filter = "bicubic",
         orientation: Orientation | None = None,
-        parity: Parity = "hf",
+        pixels: PixelPath = "exact",
     ) -> None:
         self._frame_size = frame_size
         self._size = size
@@ -106,11 +106,11 @@ class RgbConverter:
         self._orientation = orientation  # None: as each frame says
         self._reformatter = VideoReformatter()
         self._fast: FastConverter | None = None
-        if parity == "fast" and size is not None:
-            pixels, wanted = frame_size[0] * frame_size[1], size[0] * size[1]
+        if pixels == "fast" and size is not None:
+            given, wanted = frame_size[0] * frame_size[1], size[0] * size[1]
             # From 1080p to 1024 x 1024 the fast path takes 1.7 times the exact one's time, from 360p to
             # 448 x 252 about as much: it makes chroma for every wanted pixel.
-            if pixels >= _LEAST_SHRINK * wanted:
+            if given >= _LEAST_SHRINK * wanted:
                 self._fast = FastConverter(size, filter)
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from omni_sdk.bundle.manifest import GrsSpec
 from omni_sdk.errors import DatasetError
-from omni_sdk.grs import prompts
 from omni_sdk.grs.processor import Processor, load_tokenizer
 from omni_sdk.utils.text import format_time
 from tokenizers import Tokenizer
