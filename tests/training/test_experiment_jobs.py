@@ -43,6 +43,7 @@ from tokenizers import Tokenizer
 
 from omni_sdk.bundle.bundle import embedded
 from omni_sdk.demo.texts import describe, grs_answer
+from omni_sdk.utils.files import write_json
 
 pytestmark = pytest.mark.skipif(embedded("nano") is None, reason="no embedded nano bundle here")
 SMALL = {
