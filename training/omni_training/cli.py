@@ -20,6 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
+    except BrokenPipeError:  # the reader of our output has gone; nothing is left to say
+        return 0
     except (OmniError, OSError) as e:
         if arguments.traceback:
             raise
@@ -77,9 +79,9 @@ def _grpo(arguments: argparse.Namespace) -> int:
     from omni_training.grpo import run as grpo
 
     if arguments.dry_run:
-        from omni_training.grpo.memory_plan import make_plan
+        from omni_training.grpo.memory_plan import plan_run
 
-        plan = make_plan(config)
+        plan = plan_run(config)
         print("\n".join(plan.lines()))
         plan.check()
         grpo.check_options(config)
