@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -144,6 +146,17 @@ def cuda_device() -> str:
             pytest.fail(f"OMNI_REQUIRE_CUDA=1, but there is no working GPU: {e}")
         pytest.skip("needs a GPU that onnxruntime runs on")
     return "cuda:0"
+
+
+@pytest.fixture(scope="session")
+def ray() -> ModuleType:
+    """Ray; where it is not installed the test is skipped, or fails with OMNI_REQUIRE_RAY=1 (in .ci/run)."""
+    try:
+        return importlib.import_module("ray")
+    except ImportError as e:
+        if os.environ.get("OMNI_REQUIRE_RAY") == "1":
+            pytest.fail(f"OMNI_REQUIRE_RAY=1, but there is no Ray: {e}")
+        pytest.skip('needs ray: pip install "omni-sdk[ray]"')
 
 
 @pytest.fixture(scope="session")

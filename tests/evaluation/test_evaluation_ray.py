@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,13 +31,13 @@ def test_predictor_travels_light(whole: Any) -> None:
 
 
 def test_two_workers_make_the_whole(
+    ray: Any,
     whole: Any,
     plan_for: Callable[[Path], Plan],
     tmp_path: Path,
     tree_of: Callable[[Path], dict[str, bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ray = pytest.importorskip("ray", reason="needs ray: pip install 'omni-sdk[ray]'")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
@@ -53,3 +56,18 @@ def test_two_workers_make_the_whole(
             list(executor(broken, [0]))
     finally:
         ray.shutdown()
+
+
+def test_required_ray_is_required() -> None:
+    """Where Ray cannot be imported, OMNI_REQUIRE_RAY=1 turns the skip into a failure."""
+    without_ray = "import sys; sys.modules['ray'] = None; import pytest; sys.exit(pytest.main())"
+    command = [sys.executable, "-c", without_ray, "-q", "-p", "no:cacheprovider"]
+    command += [f"{__file__}::{test_two_workers_make_the_whole.__name__}"]
+    outcomes = []
+    for required in ("0", "1"):
+        environment = os.environ | {"OMNI_REQUIRE_RAY": required}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        outcomes.append((done.returncode, done.stdout))
+    assert (outcomes[0][0], "1 skipped" in outcomes[0][1]) == (0, True)
+    assert outcomes[1][0] == 1
+    assert "there is no Ray" in outcomes[1][1]

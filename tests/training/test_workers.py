@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import time
 from collections.abc import Iterator
@@ -223,10 +222,7 @@ def test_a_job_is_tried_twice_before_it_is_given_up() -> None:
     assert (backend.stats.failed, backend.stats.retried) == (0, 1)
 
 
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None,
-    reason='ray is not installed: pip install "omni-sdk[ray]"',
-)
+needs_ray = pytest.mark.usefixtures("ray")
 
 
 @pytest.fixture(scope="module")
