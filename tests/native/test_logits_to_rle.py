@@ -19,7 +19,8 @@ pytestmark = pytest.mark.usefixtures("built")
 
 SIDES = st.tuples(st.integers(1, 24), st.integers(1, 40))
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 150))
-SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 3e38, -3e38, np.nan, np.inf, -np.inf, 1.0, 0.99999994]
+NUMBERS = [0.0, -0.0, 1e-45, -1e-45, 3e38, -3e38, np.nan, np.inf, -np.inf, 1.0, 0.99999994]
+SPECIAL = np.array(NUMBERS, np.float32).tolist()  # as float32 has them
 VALUES = st.one_of(st.floats(-8, 8, width=32), st.sampled_from(SPECIAL))
 
 
