@@ -23,7 +23,7 @@ from omni_training.data.world import world_scene
 from omni_training.experiment import jobs
 from omni_training.experiment.arm import build_arm, cpu_seconds, last_checkpoint
 from omni_training.experiment.cli import read_settings
-from omni_training.experiment.files import Experiment, read_json, write_json
+from omni_training.experiment.files import Experiment, read_json
 from omni_training.experiment.judge import ClipCourt, Judge, open_judge
 from omni_training.experiment.page import write_report
 from omni_training.experiment.settings import (
@@ -42,6 +42,7 @@ from tokenizers import Tokenizer
 
 from omni_sdk.bundle.bundle import embedded
 from omni_sdk.demo.texts import describe, grs_answer
+from omni_sdk.utils.files import write_json
 
 pytestmark = pytest.mark.skipif(embedded("nano") is None, reason="no embedded nano bundle here")
 SMALL = {
