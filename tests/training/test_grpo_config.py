@@ -11,19 +11,14 @@ import yaml
 from omni_training import cli
 from omni_training.data.mixed_samples import mixed_samples, mixed_scorer
 from omni_training.data.video_samples import video_samples
-from omni_training.grpo.config import (
-    TRL_DIFFERS,
-    ConfigError,
-    GrpoSettings,
-    RunConfig,
-    grpo_config,
-    load_config,
-    media_tokens,
-)
+from omni_training.grpo.config import ConfigError, GrpoSettings, RunConfig, load_config
 from omni_training.grpo.memory_plan import plan_run
 from omni_training.grpo.tiny import SPECIAL, VOCABULARY, tiny_config, tiny_tokenizer
+from omni_training.grpo.trl_config import TRL_DIFFERS, grpo_config, media_tokens
 
-from omni_sdk.bundle.bundle import embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
+from omni_sdk.bundle.memory_plan import cache_bytes
+from omni_sdk.bundle.memory_sizes import key_value_bytes
 from omni_sdk.errors import DatasetError, MemoryBudgetError
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -79,9 +74,9 @@ def test_no_other_default_of_trl_changes_the_algorithm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (base(grpo={"betta": 0.1}), "grpo.betta: nothing reads this key; did you mean 'beta'"),
-        (base(extra=1), "extra: nothing reads this key"),
-        (base(rewards={"change": {"alpha_x": 1.0}}), "rewards.change.alpha_x: nothing reads"),
+        (base(grpo={"betta": 0.1}), "grpo.betta: unknown key 'betta'; did you mean 'beta'?"),
+        (base(extra=1), "extra: unknown key 'extra'"),
+        (base(rewards={"change": {"alpha_x": 1.0}}), "rewards.change.alpha_x: unknown key"),
         (base(rewards={"preset": "best"}), "unknown 'best'"),
         (base(rewards={"change": {"target_keyframes": 0}}), "target_keyframes"),
         (base(rewards={"change": {"length_bonus": 1}}), "rewards.change.length_bonus: nothing"),
@@ -93,7 +88,7 @@ def test_no_other_default_of_trl_changes_the_algorithm(tmp_path: Path) -> None:
         (base(workers={"backend": "threads"}), "workers.backend"),
         (base(resources={"strategy": "magic"}), "resources.strategy"),
         (base(resources={"devices": 0}), "resources.devices"),
-        ([], "expected a mapping"),
+        ([], "expected an object"),
         ("a: [", "cannot be read"),
         ("!!python/object/apply:os.system ['true']", "cannot be read"),
     ],
@@ -102,6 +97,18 @@ def test_wrong_configurations_are_refused(tmp_path: Path, value: Any, message: s
     with pytest.raises(ConfigError) as error:
         load_config(write(tmp_path, value))
     assert message in str(error.value)
+
+
+def test_changes_of_a_preset_keep_their_types(tmp_path: Path) -> None:
+    """A count that became 1.0 would be another experiment to `Experiment.create`."""
+    change = {"target_keyframes": 1, "length_bonus": True, "alpha_g": 2.0, "alpha_a": 2}
+    value = base(rewards={"preset": "reference", "change": change})
+    rewards = load_config(write(tmp_path, value)).rewards
+    assert {k: repr(v) for k, v in rewards.change.items()} == {
+        k: repr(v) for k, v in change.items()
+    }
+    preset = rewards.build()
+    assert (preset.target_keyframes, preset.length_bonus) == (1, True)
 
 
 def test_media_tokens_are_all_special_tokens_but_the_end() -> None:
@@ -133,6 +140,18 @@ def test_plans_follow_what_is_trained(tmp_path: Path) -> None:
         assert sharded.parts_gb[name] == pytest.approx(whole.parts_gb[name] / 8)
     offloaded = plan_of(tmp_path, resources=eight | {"offload_optimizer": True})
     assert offloaded.peak_gb < sharded.peak_gb
+
+
+def test_the_cache_of_rollouts_is_that_of_the_runtime(tmp_path: Path) -> None:
+    """36 layers, keys and values, 2 heads of 128, 2 bytes: 36864 bytes per token of the 3B thinker."""
+    plan = plan_of(tmp_path, grpo={"max_completion_tokens": 1000})
+    tokens = 8 * (plan.prompt_tokens + 1000)
+    assert plan.generation_gb["key-value cache"] * 1e9 == pytest.approx(36_864 * tokens)
+    assert key_value_bytes(36, 2 * 128, tokens, 2) == 36_864 * tokens
+    nano = Bundle.open(embedded("nano") or Path())
+    d = nano.grs.decoder
+    each = 2 * d.num_layers * d.num_kv_heads * d.head_dim
+    assert (cache_bytes(nano.grs, 7), cache_bytes(nano.grs, 7, "float16")) == (28 * each, 14 * each)
 
 
 def test_plan_counts_steps_and_tokens(tmp_path: Path) -> None:
