@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         OmniError: the folder belongs to another training, a loss diverged, a checkpoint cannot be read, the
             export failed.
     """
+    default_threads = torch.get_num_threads()
     torch.set_num_threads(arguments.threads)
     if arguments.evaluate is not None:
         print(_evaluate(arguments))
@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         tracker = TrackerConfig(seed=arguments.seed).scaled(scale)
         _train(TrackerTask(tracker, device), arguments)
     if arguments.only is None:
+        torch.set_num_threads(default_threads)  # records the parity that `omni-export` would
         print(export(out))
     return 0
 
@@ -63,19 +64,26 @@ def _train(task: Task, arguments: argparse.Namespace, until: str | None = None) 
 
 
 def export(out: Path) -> Path:
-    """Make DIR/bundle of DIR/thinker and DIR/tracker in a process of `omni-export`, which no import leads to.
+    """Make DIR/bundle of DIR/thinker and DIR/tracker.
 
     Raises:
-        BundleError: it failed; what it said was printed.
+        BundleError: a checkpoint is incomplete.
+        ParityError: a graph is not what torch computes.
     """
-    bundle = out / "bundle"
-    command = [sys.executable, "-m", "omni_export.cli", "onnx", "--compact", "--force"]
-    command += ["--name", "nano", "--description", DESCRIPTION, "--out", str(bundle)]
-    for option, half in (("grs", "thinker"), ("dus", "tracker")):
-        command += [f"--{option}", str(out / half), f"--{option}-license", "Apache-2.0"]
-    if subprocess.run(command, check=False).returncode:
-        raise BundleError(f"{bundle}: not made; `omni-export onnx` failed, see above")
-    return bundle
+    from omni_export.bundle_writer import ExportOptions, export_bundle
+
+    options = ExportOptions(
+        grs=str(out / "thinker"),
+        dus=str(out / "tracker"),
+        name="nano",
+        description=DESCRIPTION,
+        licenses={"grs": "Apache-2.0", "dus": "Apache-2.0"},
+        compact=True,
+        force=True,
+    )
+    for row in export_bundle(out / "bundle", options, _tell).parity:
+        print(f"{row.subject}: {row.measure} {row.value:.2g} (allowed {row.tolerance:.2g})")
+    return out / "bundle"
 
 
 def _evaluate(arguments: argparse.Namespace) -> Path:

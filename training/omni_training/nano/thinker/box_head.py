@@ -22,7 +22,7 @@ from omni_training.nano.thinker.pictures import step_seconds
 UNKNOWN = -1
 
 
-class BoxHead(nn.Module):
+class BoxHead(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """Linear read-out of a box from the state at a picture token, each edge a choice of pixel."""
 
     _soft: Tensor

@@ -54,7 +54,7 @@ class PictureTargets:
         return PictureTargets(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
-class PictureHead(nn.Module):
+class PictureHead(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """A linear read-out of a picture token; thrown away after training.
 
     A box is asked for twice, as places in the picture and as distances from the token's own cell, and so is
@@ -97,7 +97,7 @@ class PictureHead(nn.Module):
         return loss, scores
 
 
-class SoundHead(nn.Module):
+class SoundHead(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """A linear read-out of a sound token: which shape's tone it holds, or none."""
 
     def __init__(self, hidden: int) -> None:
@@ -168,7 +168,8 @@ def pair_batch(
     """Draw pairs of the reasoner's frames: patches, patches per side, targets."""
     vision = maker.processor.spec.vision
     side = maker.processor.frame_size(STAGE, STAGE)[0]
-    patches, targets = [], []
+    patches: list[NDArray[np.floating]] = []
+    targets: list[PictureTargets] = []
     while len(patches) < count:
         scene = draw_scene(rng)
         for first in rng.permutation(STEPS // 2)[:4]:
@@ -190,7 +191,8 @@ def image_batch(
     """Draw the grounder's frames: patches, patches per side, targets."""
     vision = maker.processor.spec.vision
     side = maker.processor.image_size(STAGE, STAGE)[0]
-    patches, targets = [], []
+    patches: list[NDArray[np.floating]] = []
+    targets: list[PictureTargets] = []
     while len(patches) < count:
         scene = draw_scene(rng)
         for step in rng.permutation(STEPS)[:2]:

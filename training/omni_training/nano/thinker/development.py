@@ -15,7 +15,7 @@ from omni_training.nano.thinker import dense
 from omni_training.nano.thinker.config import ThinkerConfig
 from omni_training.nano.thinker.learner import Learner
 from omni_training.nano.thinker.packing import IGNORE, Batch
-from omni_training.nano.thinker.vocabulary import BOX_OPENER, stamps
+from omni_training.nano.thinker.vocabulary import BOX_OPENER, stamps, token_id
 
 _DEV_STREAM = 999
 
@@ -38,7 +38,7 @@ class DevelopmentSet:
         self._sounds = dense.sound_batch(rng, maker, 32)
         self._classes = _token_classes(tokenizer)
         self._landmarks = {
-            name: tokenizer.token_to_id(text)
+            name: token_id(tokenizer, text)
             for name, text in (
                 ("target", " target"),
                 ("close", "</think><answer>"),
@@ -46,12 +46,12 @@ class DevelopmentSet:
             )
         }
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not followed by mypy
     def scores(self, stage: str) -> dict[str, float]:
         """Return the shares that are right for what a stage teaches."""
         learner = self._learner
         if stage == "dense":
-            found = {}
+            found: dict[str, float] = {}
             for prefix, batch in (("pair", self._pairs), ("image", self._images)):
                 _, scores = learner.picture_loss(*batch)
                 found |= {f"{prefix}_{k}": v for k, v in scores.items()}
@@ -101,7 +101,7 @@ class DevelopmentSet:
     def _grounder_scores(self) -> dict[str, float]:
         """Return box IoU where a box is wanted, and how often presence and absence are told."""
         predicted, targets = self._predict(self._frames), self._frames.targets.numpy()
-        opener, empty = (self._tokenizer.token_to_id(t) for t in (BOX_OPENER, "[]"))
+        opener, empty = (token_id(self._tokenizer, t) for t in (BOX_OPENER, "[]"))
         first = self._learner.token_loss.first
         ious, present, absent = [], [], []
         for row, position in zip(
@@ -131,5 +131,5 @@ def _token_classes(tokenizer: Tokenizer) -> dict[int, str]:
         "stop": ("stops",),
     }
     return {
-        tokenizer.token_to_id(f" {word}"): name for name, words in groups.items() for word in words
+        token_id(tokenizer, f" {word}"): name for name, words in groups.items() for word in words
     }

@@ -25,7 +25,7 @@ TAP_LAYER = 2
 Scores = dict[str, float]
 
 
-class Learner(nn.Module):
+class Learner(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """The thinker with the heads that only training needs, and the loss of every kind of batch."""
 
     def __init__(

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from omni_training.nano.thinker.packing import IGNORE, token_weights
+from omni_training.nano.thinker.vocabulary import token_id
 
 COORDINATE_DEVIATION = 1.5
 """Of the soft targets, in pixels of an image of 96 pixels; grows with the image."""
@@ -22,8 +23,8 @@ class TokenLoss:
             tokenizer: has a token for every number up to `image_pixels`, in order.
             image_pixels: side of the grounder's image.
         """
-        first = tokenizer.token_to_id("0")
-        assert tokenizer.token_to_id(str(image_pixels)) == first + image_pixels
+        first = token_id(tokenizer, "0")
+        assert token_id(tokenizer, str(image_pixels)) == first + image_pixels
         self.first, self.last = first, first + image_pixels
         self._weights = token_weights(tokenizer)
         self._soft = soft_coordinates(image_pixels)

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from omni_training.nano.thinker.model import END, PAD
-from omni_training.nano.thinker.vocabulary import GLUE
+from omni_training.nano.thinker.vocabulary import GLUE, token_id
 
 IGNORE = -100
 GLUE_WEIGHT = 0.1
@@ -65,7 +65,7 @@ def token_weights(tokenizer: Tokenizer) -> Tensor:
     """Return (V,) loss weights: 1 for what is decided, `GLUE_WEIGHT` for what follows of itself."""
     weights = torch.ones(tokenizer.get_vocab_size())
     glue = {i for piece in GLUE if (i := tokenizer.token_to_id(piece)) is not None}
-    glue -= {tokenizer.token_to_id('"}]'), tokenizer.token_to_id('"},{"start_time":"')}
+    glue -= {token_id(tokenizer, text) for text in ('"}]', '"},{"start_time":"')}
     weights[sorted(glue | {PAD, END})] = GLUE_WEIGHT
     return weights
 

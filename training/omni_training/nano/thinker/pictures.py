@@ -37,7 +37,8 @@ def frames(
     """
     clean = np.stack([render(scene, step_seconds(t), (side, side), grain=0.0) for t in steps])
     noisy = clean + grain(rng, len(steps), side)
-    return np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
+    pictures: NDArray[np.uint8] = np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
+    return pictures
 
 
 def grain(rng: np.random.Generator, count: int, side: int) -> NDArray[np.float32]:

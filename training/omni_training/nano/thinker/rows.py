@@ -77,7 +77,9 @@ class RowMaker:
         self, rng: np.random.Generator, count: int, descriptions: int, absent_half: float
     ) -> Batch:
         """Draw frames; each row shows one and asks for several descriptions, which do not see each other."""
-        rows, patches, scenes, steps = [], [], [], []
+        rows: list[Row] = []
+        patches: list[NDArray[np.floating]] = []
+        scenes, steps = [], []
         while len(rows) < count:
             scene, step = draw_scene(rng), int(rng.integers(STEPS))
             asked = self.descriptions(rng, scene, step, descriptions, absent_half)
@@ -182,7 +184,7 @@ class RowMaker:
         step: int,
         asked: Sequence[tuple[str, tuple[int, int, int, int] | None]],
         rng: np.random.Generator,
-        patches: list[NDArray[np.float32]],
+        patches: list[NDArray[np.floating]],
     ) -> Row:
         image = frames(scene, [step], self._image_side, rng)[0]
         row: Row | None = None

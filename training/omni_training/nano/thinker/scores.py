@@ -74,8 +74,10 @@ def score_answer(
         spans.append(coverage_iou(times, [(span[0] * STEP_SECONDS, span[1] * STEP_SECONDS)]))
         step, predicted = boxes[description]
         real = box(scene, step * STEP_SECONDS, SIZE, index)
-        both = predicted is not None and real is not None
-        overlaps.append(float(box_iou([predicted], [real])[0, 0]) if both else 0.0)
+        if predicted is None or real is None:
+            overlaps.append(0.0)
+        else:
+            overlaps.append(float(box_iou([predicted], [real])[0, 0]))
     return scores | {"span_iou": float(np.mean(spans)), "box_iou": float(np.mean(overlaps))}
 
 

@@ -28,7 +28,7 @@ FIELDS: tuple[tuple[str, int], ...] = (
 """Columns and their number of classes; all but `shape` are unknown (-1) of what was not seen yet."""
 
 
-class TableHead(nn.Module):
+class TableHead(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """Linear read-out of the table from the last token of each temporal row."""
 
     def __init__(self, hidden: int) -> None:

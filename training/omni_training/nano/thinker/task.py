@@ -71,7 +71,8 @@ class ThinkerTask(Task):
         """Return the shares that are right for what a stage teaches."""
         if self._development is None:
             self._development = DevelopmentSet(self.module, self._tokenizer, self.config)
-        return self._development.scores(stage)
+        scores: Scores = self._development.scores(stage)
+        return scores
 
     def keep(self, stage: str, step: int) -> None:
         """Keep the early checkpoints."""

@@ -35,6 +35,13 @@ def stamps() -> tuple[str, ...]:
     return tuple(format_time(step * STEP_SECONDS) for step in range(STEPS + 1))
 
 
+def token_id(tokenizer: Tokenizer, text: str) -> int:
+    """Return the number of a whole piece that the tokenizer has."""
+    found = tokenizer.token_to_id(text)
+    assert found is not None, text
+    return int(found)
+
+
 def pieces(image_pixels: int) -> list[str]:
     """Return all whole pieces, without repetition; numbers run from 0 to `image_pixels`."""
     words = [*GLUE, *DECISIONS, *QUERY_WORDS, *PERCEPT_WORDS, " target"]

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omni_sdk.demo.render import mask_box, object_map, render
+from omni_sdk.demo.render import object_map, render
 from omni_sdk.demo.scene import Scene, SceneObject, draw_scene
 from omni_sdk.demo.world import DURATION_SECONDS, STAGE
+from omni_sdk.dus.boxes import mask_box
 from omni_sdk.hf.sam2_checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from torch import Tensor
 
@@ -105,7 +106,7 @@ def draw_batch(
     masks = np.stack([drawn[n].maps == target + 1 for n, target in owners])
     visible = masks.sum((2, 3)) / FINE**2
     boxes = {t: torch.from_numpy(_boxes(rng, masks[:, t], side)) for t in sorted(prompted)}
-    frames = np.concatenate([_photograph(rng, clip.frames) for clip in drawn])
+    frames = np.concatenate([_change_light(rng, clip.frames) for clip in drawn])
     # A clip shorter than the model's pointers bounds them; in a long one they are as many as it has.
     max_pointers = 16 if rng.random() < 0.7 else max(length, 2)
     return TrackingBatch(
@@ -164,7 +165,7 @@ def _draw_times(rng: np.random.Generator, length: int) -> Times:
     longest = min(1.0, 0.99 * DURATION_SECONDS / length)
     spacing = float(np.exp(rng.uniform(np.log(1 / 10), np.log(longest))))
     start = rng.uniform(0, DURATION_SECONDS - spacing * length)
-    times = start + spacing * np.arange(length)
+    times: Times = start + spacing * np.arange(length, dtype=np.float64)
     return times[::-1].copy() if rng.random() < 0.5 else times
 
 
@@ -222,7 +223,7 @@ def _without(scene: Scene, hidden: NDArray[np.bool_]) -> Scene:
     return replace(scene, objects=objects)
 
 
-def _photograph(rng: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _change_light(rng: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Change contrast, brightness, colour balance and sharpness of a clip, 0..255 float32."""
     gain = rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3)
     images = frames * gain.astype(np.float32) + np.float32(rng.uniform(-10, 10))
@@ -231,7 +232,8 @@ def _photograph(rng: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[
         for axis in (1, 2):
             near = np.roll(images, 1, axis) + np.roll(images, -1, axis)
             images = (1 - 2 * side) * images + side * near
-    return np.clip(images, 0, 255).astype(np.float32)
+    clipped: NDArray[np.float32] = np.clip(images, 0, 255).astype(np.float32)
+    return clipped
 
 
 def _coverage(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -239,7 +241,8 @@ def _coverage(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     count, length, height, width = masks.shape
     cell = CELL * FINE
     cells = masks.reshape(count, length, height // cell, cell, width // cell, cell)
-    return cells.mean((3, 5), dtype=np.float32)
+    shares: NDArray[np.float32] = cells.mean((3, 5), dtype=np.float32)
+    return shares
 
 
 def _boxes(rng: np.random.Generator, masks: NDArray[np.bool_], side: int) -> NDArray[np.float32]:

@@ -98,7 +98,7 @@ def new_model(sizes: TrackerSizes, seed: int) -> Sam2VideoModel:
     return model
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not followed by mypy
 def initialise(model: Sam2VideoModel) -> None:
     """Draw all weights from torch's generator; see Note [Start]."""
     for name, module in model.named_modules():
@@ -116,8 +116,8 @@ def initialise(model: Sam2VideoModel) -> None:
     decoder, prompt = model.mask_decoder, model.prompt_encoder
     for convolution in model.vision_encoder.neck.convs:
         convolution.weight.mul_(0.4)
-    tables = (decoder.mask_tokens, decoder.iou_token, decoder.obj_score_token)
-    tables += (prompt.point_embed, prompt.not_a_point_embed, prompt.no_mask_embed)
+    tables = [decoder.mask_tokens, decoder.iou_token, decoder.obj_score_token]
+    tables += [prompt.point_embed, prompt.not_a_point_embed, prompt.no_mask_embed]
     for table in tables:
         table.weight.mul_(0.5)
     for name, module in decoder.transformer.named_modules():
@@ -133,7 +133,7 @@ def initialise(model: Sam2VideoModel) -> None:
     prompt.shared_embedding.positional_embedding.copy_(frequencies)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not followed by mypy
 def open_memory(model: Sam2VideoModel, pixels: Tensor) -> None:
     """Fit the memory to an image encoder that learnt without it, between the first two stages.
 

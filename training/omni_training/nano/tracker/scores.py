@@ -43,7 +43,8 @@ class TrackScore:
         lost = ~self.visible
         forward = np.cumsum(lost[self.prompt :]) > 0
         backward = np.cumsum(lost[self.prompt :: -1])[::-1] > 0
-        return self.visible & np.concatenate([backward[:-1], forward])
+        after: NDArray[np.bool_] = self.visible & np.concatenate([backward[:-1], forward])
+        return after
 
 
 def score_objects(
@@ -74,7 +75,8 @@ def score_objects(
         box = perturb_box(rng, box, error, masks.shape[-1])
         found = track(KeyframePrompt(prompt, box[None]))
         j = [region_similarity(a, b) for a, b in zip(found, masks, strict=True)]
-        scores.append(TrackScore(np.array(j), areas > 0, ~found.any((1, 2)), prompt))
+        empty = ~np.asarray(found.any((1, 2)))
+        scores.append(TrackScore(np.array(j), areas > 0, empty, prompt))
     return scores
 
 
