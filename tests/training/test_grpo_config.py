@@ -79,7 +79,7 @@ def test_no_other_default_of_trl_changes_the_algorithm(tmp_path: Path) -> None:
         (base(rewards={"change": {"alpha_x": 1.0}}), "rewards.change.alpha_x: unknown key"),
         (base(rewards={"preset": "best"}), "unknown 'best'"),
         (base(rewards={"change": {"target_keyframes": 0}}), "target_keyframes"),
-        (base(rewards={"change": {"length_bonus": 1}}), "rewards.change.length_bonus: nothing"),
+        (base(rewards={"change": {"length_bonus": 1}}), "rewards.change.length_bonus: unknown key"),
         ({"grpo": {}}, "model: missing"),
         (base(grpo={"beta": "high"}), "grpo.beta: expected float"),
         (base(grpo={"seed": True}), "grpo.seed: expected int"),
@@ -99,16 +99,25 @@ def test_wrong_configurations_are_refused(tmp_path: Path, value: Any, message: s
     assert message in str(error.value)
 
 
-def test_changes_of_a_preset_keep_their_types(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("preset", "change"),
+    [
+        ("paper", {"target_keyframes": 1, "alpha_g": 2.0, "alpha_a": 2}),
+        ("reference", {"length_bonus": True, "alpha_k": 1}),
+    ],
+)
+def test_changes_of_a_preset_keep_their_types(
+    preset: str, change: dict[str, float], tmp_path: Path
+) -> None:
     """A count that became 1.0 would be another experiment to `Experiment.create`."""
-    change = {"target_keyframes": 1, "length_bonus": True, "alpha_g": 2.0, "alpha_a": 2}
-    value = base(rewards={"preset": "reference", "change": change})
+    value = base(rewards={"preset": preset, "change": change})
     rewards = load_config(write(tmp_path, value)).rewards
     assert {k: repr(v) for k, v in rewards.change.items()} == {
         k: repr(v) for k, v in change.items()
     }
-    preset = rewards.build()
-    assert (preset.target_keyframes, preset.length_bonus) == (1, True)
+    built = rewards.build()
+    assert built.name == preset
+    assert {k: repr(getattr(built, k)) for k in change} == {k: repr(v) for k, v in change.items()}
 
 
 def test_media_tokens_are_all_special_tokens_but_the_end() -> None:
