@@ -11,17 +11,10 @@ import yaml
 from omni_training import cli
 from omni_training.data.mixed_samples import mixed_samples, mixed_scorer
 from omni_training.data.video_samples import video_samples
-from omni_training.grpo.config import (
-    TRL_DIFFERS,
-    ConfigError,
-    GrpoSettings,
-    RunConfig,
-    grpo_config,
-    load_config,
-    media_tokens,
-)
+from omni_training.grpo.config import ConfigError, GrpoSettings, RunConfig, load_config
 from omni_training.grpo.memory_plan import make_plan
 from omni_training.grpo.tiny import SPECIAL, VOCABULARY, tiny_config, tiny_tokenizer
+from omni_training.grpo.trl_config import TRL_DIFFERS, grpo_config, media_tokens
 
 from omni_sdk.bundle.bundle import embedded
 from omni_sdk.errors import DatasetError, MemoryBudgetError
@@ -79,12 +72,12 @@ def test_no_other_default_of_trl_changes_the_algorithm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (base(grpo={"betta": 0.1}), "grpo.betta: nothing reads this key; did you mean 'beta'"),
-        (base(extra=1), "extra: nothing reads this key"),
-        (base(rewards={"change": {"alpha_x": 1.0}}), "rewards.change.alpha_x: nothing reads"),
+        (base(grpo={"betta": 0.1}), "grpo.betta: unknown key 'betta'; did you mean 'beta'?"),
+        (base(extra=1), "extra: unknown key 'extra'"),
+        (base(rewards={"change": {"alpha_x": 1.0}}), "rewards.change.alpha_x: unknown key"),
         (base(rewards={"preset": "best"}), "unknown 'best'"),
         (base(rewards={"change": {"target_keyframes": 0}}), "target_keyframes"),
-        (base(rewards={"change": {"length_bonus": 1}}), "rewards.change.length_bonus: nothing"),
+        (base(rewards={"change": {"length_bonus": 1}}), "rewards.change.length_bonus: unknown key"),
         ({"grpo": {}}, "model: missing"),
         (base(grpo={"beta": "high"}), "grpo.beta: expected float"),
         (base(grpo={"seed": True}), "grpo.seed: expected int"),
@@ -93,7 +86,7 @@ def test_no_other_default_of_trl_changes_the_algorithm(tmp_path: Path) -> None:
         (base(workers={"backend": "threads"}), "workers.backend"),
         (base(resources={"strategy": "magic"}), "resources.strategy"),
         (base(resources={"devices": 0}), "resources.devices"),
-        ([], "expected a mapping"),
+        ([], "expected an object"),
         ("a: [", "cannot be read"),
         ("!!python/object/apply:os.system ['true']", "cannot be read"),
     ],
@@ -102,6 +95,24 @@ def test_wrong_configurations_are_refused(tmp_path: Path, value: Any, message: s
     with pytest.raises(ConfigError) as error:
         load_config(write(tmp_path, value))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "change"),
+    [
+        ("paper", {"target_keyframes": 1, "alpha_a": 2, "alpha_g": 2.0}),
+        ("reference", {"length_bonus": False}),
+    ],
+)
+def test_changes_of_a_preset_keep_their_types(
+    tmp_path: Path, preset: str, change: dict[str, Any]
+) -> None:
+    """A count that became 1.0 would be another experiment to `Experiment.create`."""
+    value = base(rewards={"preset": preset, "change": change})
+    rewards = load_config(write(tmp_path, value)).rewards
+    found = {name: repr(v) for name, v in rewards.change.items()}
+    assert found == {name: repr(v) for name, v in change.items()}
+    assert {name: getattr(rewards.build(), name) for name in change} == change
 
 
 def test_media_tokens_are_all_special_tokens_but_the_end() -> None:

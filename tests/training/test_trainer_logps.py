@@ -105,7 +105,8 @@ def test_rollouts_of_adapters_have_the_logps_of_generation(
     make_trainer: Callable[..., Any],
 ) -> None:
     """LoRA that has learned something: rollouts and policy use it, the reference does not."""
-    from omni_training.grpo.config import ModelSettings, lora_config
+    from omni_training.grpo.config import ModelSettings
+    from omni_training.grpo.trl_config import lora_config
 
     lora = lora_config(ModelSettings("x", lora_rank=4))
     trainer = make_trainer(num_generations=2, trainer={"peft_config": lora})

@@ -93,7 +93,8 @@ def test_adapters_resume_to_the_same_losses(
     make_trainer: Callable[..., Any], tiny: ModuleType, tmp_path: Path
 ) -> None:
     """LoRA: checkpoints hold adapters only; the reference stays the model without them."""
-    from omni_training.grpo.config import ModelSettings, lora_config
+    from omni_training.grpo.config import ModelSettings
+    from omni_training.grpo.trl_config import lora_config
 
     def make() -> Any:
         lora = lora_config(ModelSettings("x", lora_rank=4))

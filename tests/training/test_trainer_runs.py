@@ -322,7 +322,8 @@ def test_options_that_break_the_algorithm_are_refused(
 
 def test_adapters_leave_the_rest_alone(make_trainer: Callable[..., Any]) -> None:
     """LoRA: the reference is the model without adapters, the towers hold none, and a step moves them only."""
-    from omni_training.grpo.config import ModelSettings, lora_config
+    from omni_training.grpo.config import ModelSettings
+    from omni_training.grpo.trl_config import lora_config
 
     lora = lora_config(ModelSettings("x", lora_rank=4))
     trainer = make_trainer(trainer={"peft_config": lora}, max_steps=2)

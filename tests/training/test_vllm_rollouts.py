@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omni_training.grpo.config import media_tokens
 from omni_training.grpo.tiny import VOCABULARY, TinySamples, tiny_tokenizer
+from omni_training.grpo.trl_config import media_tokens
 from omni_training.grpo.vllm_rollouts import VllmRollouts, collapse, vllm_prompt
 
 from omni_sdk.bundle.manifest import TokenSpec

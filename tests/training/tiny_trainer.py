@@ -16,15 +16,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 from omni_training.data.samples import SampleGuard, dataset_rows
-from omni_training.grpo.config import (
-    GrpoSettings,
-    ModelSettings,
-    RunConfig,
-    grpo_config,
-    media_tokens,
-)
+from omni_training.grpo.config import GrpoSettings, ModelSettings, RunConfig
 from omni_training.grpo.tiny import VOCABULARY, TinySamples, tiny_tokenizer
 from omni_training.grpo.trainer import OmniGRPOTrainer
+from omni_training.grpo.trl_config import grpo_config, media_tokens
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 
 from omni_sdk.grs.request import ThinkerRequest, VisionInput

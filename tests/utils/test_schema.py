@@ -38,7 +38,9 @@ def test_round_trip() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"extra": 1}, "unknown key 'extra'"),
+        ({"extra": 1}, "^extra: unknown key 'extra'; known: pair, inner, table$"),
+        ({"inner": {"sise": 1}}, r"^inner.sise: unknown key 'sise'; did you mean 'size'\?$"),
+        ({"pair": [1, "1e-6"]}, r"pair\[1\]: expected float, found str \(YAML .* write 1.0e-6\)"),
         ({"pair": [1]}, "pair: expected 2 entries, found 1"),
         ({"pair": [1, "2"]}, r"pair\[1\]: expected float, found str"),
         ({"pair": [1, float("inf")]}, r"pair\[1\]: expected a finite number"),

@@ -224,9 +224,7 @@ def load_settings(path: Path | None, **given: Any) -> ExperimentSettings:
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: expected a mapping, got {type(value).__name__}")
     value |= {name: v for name, v in given.items() if v is not None}
-    settings = build_config(ExperimentSettings, value)
-    assert isinstance(settings, ExperimentSettings)
-    return settings
+    return build_config(ExperimentSettings, value)
 
 
 def settings_text(settings: ExperimentSettings) -> str:

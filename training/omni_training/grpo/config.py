@@ -1,8 +1,7 @@
-"""Run configurations: YAML -> checked dataclasses -> TRL's GRPOConfig.
+"""Run configurations: YAML -> checked dataclasses.
 
 A key that nothing reads is an error, with the nearest known key. The paper's settings are the defaults of
-`GrpoSettings`; where TRL's own defaults would silently change the algorithm, `TRL_DIFFERS` says so, and a
-test holds both columns to the truth.
+`GrpoSettings`; `omni_training.grpo.trl_config` makes TRL's configuration of them.
 
 Source: omni_r1_run_training.sh and omni-r1.md sections 1.5 and 1.6.
 """
@@ -10,47 +9,18 @@ Source: omni_r1_run_training.sh and omni-r1.md sections 1.5 and 1.6.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import yaml
 from omni_sdk.errors import OmniError
+from omni_sdk.utils import schema
 
 from omni_training.rewards.preset import RewardPreset
 from omni_training.rewards.presets import PRESETS
 
-if TYPE_CHECKING:
-    from peft import LoraConfig as PeftLoraConfig
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
-    from trl import GRPOConfig
-
-TRL_DIFFERS: dict[str, tuple[Any, Any, str]] = {
-    "loss_type": (
-        "dapo",
-        "grpo",
-        "mean over tokens, then over rollouts; dapo pays long rollouts more",
-    ),
-    "beta": (0.0, 0.04, "without the KL term there is no reference model"),
-    "use_bias_correction_kl": (
-        True,
-        False,
-        "multiplies the KL term by the (differentiable) ratio: same value on policy, another gradient",
-    ),
-    "max_grad_norm": (1.0, 5.0, "another step size whenever the norm is between"),
-    "top_p": (1.0, 0.95, "rollouts come from the nucleus"),
-    "lr_scheduler_type": ("linear", "cosine", "the published schedule"),
-    "weight_decay": (0.0, 0.01, "the published decay"),
-    "max_completion_length": (
-        512,
-        2048,
-        "a shorter limit cuts thoughts, and cut rollouts earn no format",
-    ),
-}
-"""Setting -> (TRL 1.16's default, the paper's, what the difference does)."""
+T = TypeVar("T")
 
 
 class ConfigError(OmniError, ValueError):
@@ -164,7 +134,7 @@ class RewardSettings:
     """
 
     preset: str = "paper"
-    change: dict[str, float] = field(default_factory=dict)
+    change: dict[str, bool | int | float] = field(default_factory=dict)
 
     def build(self) -> RewardPreset:
         """Return the preset; ConfigError on an unknown name or field."""
@@ -173,7 +143,10 @@ class RewardSettings:
                 f"rewards.preset: unknown {self.preset!r}; expected one of {', '.join(PRESETS)}"
             )
         preset = PRESETS[self.preset]
-        _known(self.change, preset, "rewards.change")
+        try:
+            schema.check_keys(type(preset), self.change, "rewards.change")
+        except schema.SchemaError as e:
+            raise ConfigError(str(e)) from e
         try:
             return dataclasses.replace(preset, **self.change)
         except (TypeError, ValueError) as e:
@@ -284,132 +257,17 @@ def load_config(path: str | Path) -> RunConfig:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise ConfigError(f"{path}: cannot be read: {e}") from e
     config = build_config(RunConfig, value)
-    assert isinstance(config, RunConfig)
     config.rewards.build()
     return config
 
 
-def media_tokens(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> list[int]:
-    """Return the ids that sampling must leave out: every special token but the ends of a turn.
-
-    Args:
-        tokenizer: the thinker's.
-        config: the thinker's configuration, whose placeholder ids are added whatever the tokenizer marks.
-    """
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special |= set(tokenizer.all_special_ids)
-    special |= {config.image_token_id, config.video_token_id, config.audio_token_id}
-    ends = {tokenizer.eos_token_id}
-    declared = config.get_text_config().eos_token_id
-    ends |= set(declared) if isinstance(declared, (list, tuple)) else {declared}
-    return sorted(i for i in special - ends if i is not None)
-
-
-def grpo_config(
-    run: RunConfig, suppress_tokens: list[int], *, use_cpu: bool = False, **overrides: Any
-) -> GRPOConfig:
-    """Return TRL's configuration of a run.
-
-    Args:
-        run: the settings.
-        suppress_tokens: from `media_tokens`.
-        use_cpu: run without a GPU, in float32.
-        overrides: fields of GRPOConfig that win.
-    """
-    from trl import GRPOConfig
-
-    g = run.grpo
-    values: dict[str, Any] = {
-        "output_dir": run.output_dir,
-        "per_device_train_batch_size": g.prompts_per_device * g.num_generations,
-        "max_completion_length": g.max_completion_tokens,
-        "num_train_epochs": g.epochs,
-        "generation_kwargs": {"suppress_tokens": suppress_tokens},
-        "reward_weights": list(run.rewards.build().column_weights),
-        "bf16": run.model.dtype == "bfloat16" and not use_cpu,
-        "use_cpu": use_cpu,
-        "report_to": [],
-        # Towers without gradients, and rollouts without sound, leave parameters unused in some steps.
-        "ddp_find_unused_parameters": not run.model.freeze_towers,
-    }
-    if g.rollouts == "vllm":
-        values |= {"use_vllm": True, "vllm_mode": "colocate"}
-    same = (
-        "num_generations gradient_accumulation_steps steps_per_generation beta use_bias_correction_kl "
-        "learning_rate "
-        "lr_scheduler_type warmup_steps weight_decay max_grad_norm temperature top_p loss_type scale_rewards "
-        "num_iterations max_steps save_steps save_total_limit logging_steps gradient_checkpointing "
-        "log_completions seed"
-    )
-    values |= {name: getattr(g, name) for name in same.split()}
-    return GRPOConfig(**(values | overrides))
-
-
-def lora_config(model: ModelSettings) -> PeftLoraConfig | None:
-    """Return peft's configuration of adapters on every projection of the language model, or None."""
-    if model.lora_rank == 0:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=model.lora_rank,
-        lora_alpha=model.lora_alpha,
-        lora_dropout=model.lora_dropout,
-        # The towers have projections of the same names (q_proj ...), so the path is part of the pattern.
-        target_modules=r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
-        task_type="CAUSAL_LM",
-    )
-
-
-def build_config(kind: Any, value: Any, path: str = "") -> Any:
-    """Make a dataclass of a mapping, with every key and type checked.
-
-    Args:
-        kind: the dataclass.
-        value: what YAML or JSON held.
-        path: where it stands, for messages.
+def build_config(kind: type[T], value: object) -> T:
+    """Make a dataclass of what YAML or JSON held.
 
     Raises:
-        ConfigError: not a mapping, an unknown or missing key, or a value of another type.
+        ConfigError: an unknown key (with the nearest known one), a missing key or a value of another type.
     """
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path or 'top level'}: expected a mapping, got {type(value).__name__}")
-    _known(value, kind, path)
-    hints = typing.get_type_hints(kind)
-    built = {}
-    for f in dataclasses.fields(kind):
-        where = f"{path}.{f.name}" if path else f.name
-        if f.name in value:
-            built[f.name] = _typed(hints[f.name], value[f.name], where)
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{where}: missing, and it has no default")
-    return kind(**built)
-
-
-def _known(value: dict[str, Any], kind: Any, path: str) -> None:
-    names = [f.name for f in dataclasses.fields(kind)]
-    for key in value:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
-            raise ConfigError(f"{path + '.' if path else ''}{key}: nothing reads this key{hint}")
-
-
-def _typed(hint: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return build_config(hint, value, path)
-    options = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
-    for option in options:
-        plain = typing.get_origin(option) or option
-        if dataclasses.is_dataclass(option) and isinstance(value, dict):
-            return build_config(option, value, path)
-        if plain is tuple and isinstance(value, (list, tuple)):
-            inner = typing.get_args(option)[0]
-            return tuple(_typed(inner, v, f"{path}[{i}]") for i, v in enumerate(value))
-        if plain is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, plain) and not (plain is int and isinstance(value, bool)):
-            return value
-    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options)
-    hint_text = " (YAML reads 1e-6 as text: write 1.0e-6)" if isinstance(value, str) else ""
-    raise ConfigError(f"{path}: expected {wanted}, got {value!r}{hint_text}")
+    try:
+        return schema.from_dict(kind, value)
+    except schema.SchemaError as e:
+        raise ConfigError(str(e)) from e

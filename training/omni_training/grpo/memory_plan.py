@@ -177,7 +177,7 @@ def measure(run: RunConfig) -> Sizes:
     import torch
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 
-    from omni_training.grpo.config import lora_config
+    from omni_training.grpo.trl_config import lora_config
 
     config = _model_config(run)
     with torch.device("meta"):

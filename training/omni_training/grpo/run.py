@@ -18,9 +18,10 @@ from omni_sdk.utils.files import put_folder
 from omni_training.data.samples import SampleGuard, SampleStore, dataset_rows
 from omni_training.factories import find_factory
 from omni_training.grpo.checkpoints import STAGING
-from omni_training.grpo.config import ConfigError, RunConfig, grpo_config, lora_config, media_tokens
+from omni_training.grpo.config import ConfigError, RunConfig
 from omni_training.grpo.suite import RewardSuite
 from omni_training.grpo.trainer import OmniGRPOTrainer
+from omni_training.grpo.trl_config import grpo_config, lora_config, media_tokens
 from omni_training.rewards.jobs import RewardBackend
 from omni_training.rewards.preset import needs_dus
 from omni_training.workers.local import LocalBackend

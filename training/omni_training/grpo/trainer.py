@@ -228,4 +228,6 @@ def _check(args: GRPOConfig, peft_config: Any, freeze_towers: bool, has_rollout:
             "checkpoint, so a resumed run would differ"
         )
     if not (args.generation_kwargs or {}).get("suppress_tokens"):
-        raise ValueError("generation_kwargs must suppress the media tokens (recipe.media_tokens)")
+        raise ValueError(
+            "generation_kwargs must suppress the media tokens (trl_config.media_tokens)"
+        )
