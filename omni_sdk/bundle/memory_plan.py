@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from omni_sdk.bundle.memory_sizes import AUDIO_TOKENS_PER_SECOND, in_gb, key_value_bytes
 from omni_sdk.bundle.variants import variant_choices, weight_bytes
 from omni_sdk.errors import MemoryBudgetError, OptionError
 
@@ -37,7 +38,6 @@ VISION_HEADS = 16  # of Qwen2.5-Omni's tower; the manifest does not say
 PAGE_BYTES = 4096
 ENCODER_BYTES_PER_PIXEL = 300  # image encoder of the tracker at its widest (an estimate)
 TEXT_TOKENS = 256
-AUDIO_TOKENS_PER_SECOND = 25
 PIXEL_SHARES = (1.0, 0.5, 0.25)
 _UNITS = {
     "": 1,
@@ -89,9 +89,10 @@ class MemoryPlan:
             media = f"; at most {self.max_frames} frames of {self.max_pixels} pixels, "
             media += f"{self.prompt_tokens} prompt tokens"
         return (
-            f"memory plan: {_gb(self.total)} of {_gb(self.budget)}: weights {_gb(self.weights)}, key-value "
-            f"cache {_gb(self.cache)}, reasoning {_gb(self.reasoning)}, tracking {_gb(self.tracking)}, "
-            f"runtime {_gb(self.runtime)}; variants: {', '.join(self.variants) or 'none'}{media}"
+            f"memory plan: {in_gb(self.total)} of {in_gb(self.budget)}: weights {in_gb(self.weights)}, "
+            f"key-value cache {in_gb(self.cache)}, reasoning {in_gb(self.reasoning)}, "
+            f"tracking {in_gb(self.tracking)}, runtime {in_gb(self.runtime)}; "
+            f"variants: {', '.join(self.variants) or 'none'}{media}"
         )
 
 
@@ -138,8 +139,8 @@ def plan_memory(bundle: Bundle, budget: int, *, backend: str, device: str) -> Me
             smallest = plan
     assert smallest is not None
     raise MemoryBudgetError(
-        f"bundle {bundle.manifest.name!r} does not fit {_gb(budget)}; the smallest plan needs "
-        f"{_gb(smallest.total)} ({smallest}); add smaller variants (omni-export variants --variant int8 "
+        f"bundle {bundle.manifest.name!r} does not fit {in_gb(budget)}; the smallest plan needs "
+        f"{in_gb(smallest.total)} ({smallest}); add smaller variants (omni-export variants --variant int8 "
         "--variant int4), use a smaller checkpoint or a tracker of a smaller image size, or raise "
         "memory_budget"
     )
@@ -229,7 +230,7 @@ def cache_bytes(spec: GrsSpec, tokens: int, dtype: str = "float32") -> int:
     """Return the size of the key-value cache in the dtype that the decoder takes."""
     d = spec.decoder
     size = 2 if dtype == "float16" else FLOAT
-    return 2 * d.num_layers * d.num_kv_heads * d.head_dim * tokens * size
+    return key_value_bytes(d.num_layers, d.num_kv_heads * d.head_dim, tokens, size)
 
 
 def _cache_dtype(bundle: Bundle) -> str:
@@ -259,7 +260,3 @@ def tracking_bytes(spec: DusSpec, objects: int = 1, conditioning: int = 4) -> in
     scores = SCORES_FACTOR * places * (memories * places + pointers) * FLOAT
     encoder = ENCODER_BYTES_PER_PIXEL * spec.image_size**2
     return int(objects * bank * FLOAT + max(scores, encoder))
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"

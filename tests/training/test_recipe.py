@@ -16,7 +16,9 @@ from omni_training.grpo.memory_plan import make_plan
 from omni_training.grpo.tiny import SPECIAL, VOCABULARY, tiny_config, tiny_tokenizer
 from omni_training.grpo.trl_config import TRL_DIFFERS, grpo_config, media_tokens
 
-from omni_sdk.bundle.bundle import embedded
+from omni_sdk.bundle.bundle import Bundle, embedded
+from omni_sdk.bundle.memory_plan import cache_bytes
+from omni_sdk.bundle.memory_sizes import key_value_bytes
 from omni_sdk.errors import DatasetError, MemoryBudgetError
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -144,6 +146,18 @@ def test_plans_follow_what_is_trained(tmp_path: Path) -> None:
         assert sharded.parts_gb[name] == pytest.approx(whole.parts_gb[name] / 8)
     offloaded = plan_of(tmp_path, resources=eight | {"offload_optimizer": True})
     assert offloaded.peak_gb < sharded.peak_gb
+
+
+def test_the_cache_of_rollouts_is_that_of_the_runtime(tmp_path: Path) -> None:
+    """36 layers, keys and values, 2 heads of 128, 2 bytes: 36864 bytes per token of the 3B thinker."""
+    plan = plan_of(tmp_path, grpo={"max_completion_tokens": 1000})
+    tokens = 8 * (plan.prompt_tokens + 1000)
+    assert plan.generation_gb["key-value cache"] * 1e9 == pytest.approx(36_864 * tokens)
+    assert key_value_bytes(36, 2 * 128, tokens, 2) == 36_864 * tokens
+    nano = Bundle.open(embedded("nano") or Path())
+    d = nano.grs.decoder
+    each = 2 * d.num_layers * d.num_kv_heads * d.head_dim
+    assert (cache_bytes(nano.grs, 7), cache_bytes(nano.grs, 7, "float16")) == (28 * each, 14 * each)
 
 
 def test_plan_counts_steps_and_tokens(tmp_path: Path) -> None:

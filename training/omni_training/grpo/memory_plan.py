@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omni_sdk.bundle.memory_sizes import AUDIO_TOKENS_PER_SECOND, GB, key_value_bytes
 from omni_sdk.errors import MemoryBudgetError
 
 from omni_training.grpo.config import ConfigError, RunConfig
 
-GB = 1e9
-AUDIO_TOKENS_PER_SECOND = 25
 TEXT_TOKENS = 400
 """Of the reasoner's instruction (the authors' longest template has about 380)."""
 ACTIVATION_COPIES = 34
@@ -263,7 +262,7 @@ def _rollouts(run: RunConfig, sizes: Sizes, rows: int, prompt: int) -> dict[str,
     """Rollouts of one round on one GPU; TRL writes all of a round in one call."""
     sequence = prompt + run.grpo.max_completion_tokens
     parts = {
-        "key-value cache": rows * sequence * sizes.layers * 2 * sizes.kv_width * 2,
+        "key-value cache": key_value_bytes(sizes.layers, sizes.kv_width, rows * sequence, 2),
         # The thinker's forward has no logits_to_keep: the prefill makes logits of every prompt token.
         "logits of the prefill": rows * prompt * sizes.vocabulary * 2,
     }
