@@ -88,7 +88,7 @@ def _declare_tensorrt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache",
         type=Path,
-        help="directory of plans (default: OMNI_SDK_CACHE/plans, where runs look)",
+        help="directory of plans (default: plans in the cache directory, where runs look)",
     )
     parser.add_argument("--cache-gb", type=float, default=50.0, help="cap on the plans together")
     parser.add_argument("--workspace-mb", type=int, default=2048)

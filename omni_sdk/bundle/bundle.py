@@ -26,6 +26,7 @@ from omni_sdk.bundle.manifest import (
 )
 from omni_sdk.errors import BundleError
 from omni_sdk.utils import schema
+from omni_sdk.utils.files import write_json
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
@@ -173,7 +174,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
         if path.is_file() and path.name != MANIFEST
     }
     fields = schema.to_dict(manifest) | {"files": schema.to_dict(files)}
-    (directory / MANIFEST).write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    write_json(directory / MANIFEST, fields)
     return schema.from_dict(Manifest, json.loads(json.dumps(fields)))
 
 
