@@ -128,6 +128,33 @@ def test_a_group_grounds_and_propagates_each_question_once() -> None:
     assert first[0].mask == pytest.approx(expected)
 
 
+def test_a_second_look_is_paid_where_it_finds() -> None:
+    """Boxes are compared with the truth of the frame on which they were found."""
+
+    class OnFrame(CountingGrounder):
+        def ground(self, images: list[Any], descriptions: list[str]) -> list[Any]:
+            clip = WorldClip(SAMPLE)
+            true = clip.truth.boxes_at(8)[0]
+            self.asked += descriptions
+            return [
+                (GroundedBox(true, d),) if np.array_equal(i, clip.image(8)) else ()
+                for i, d in zip(images, descriptions, strict=True)
+            ]
+
+    def look(*others: tuple[int, int]) -> Any:
+        grounder = OnFrame()
+        scorer = ClipScorer(lambda s: WorldClip(s, tracker_size=32), grounder, TrueMaskTracker())
+        point = GroundingPoint(3, 3, "a", second_looks=others)
+        job = RewardJob.from_dict(RewardJob(SAMPLE, "clip", (point,)).to_dict())
+        assert job.points == (point,)
+        return scorer.score(job), len(grounder.asked)
+
+    (none, asked), (found, asked_again) = look(), look((6, 6), (3, 3), (8, 8), (9, 9))
+    assert (none.box, none.num_boxes, asked) == (0.0, 0, 1)
+    assert (found.num_boxes, asked_again) == (1, 3)  # frame 3 was looked at, and 9 is not needed
+    assert found.box == pytest.approx(1.0)
+
+
 def test_nothing_found_is_no_propagation() -> None:
     tracker = TrueMaskTracker()
     scorer = ClipScorer(lambda s: WorldClip(s), CountingGrounder(), tracker)

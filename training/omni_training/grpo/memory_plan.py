@@ -17,7 +17,6 @@ from omni_sdk.errors import MemoryBudgetError
 
 from omni_training.grpo.config import ConfigError, RunConfig
 
-MERGED_PATCH = 4
 TEXT_TOKENS = 400
 """Of the reasoner's instruction (the authors' longest template has about 380)."""
 ACTIVATION_COPIES = 34
@@ -145,7 +144,7 @@ class RunPlan:
 
 
 def plan_run(run: RunConfig) -> RunPlan:
-    """RunPlan a run; reads at most the checkpoint's config.json.
+    """Plan a run; reads at most the checkpoint's config.json.
 
     Raises:
         ConfigError: neither `model.path` nor `model.architecture` says how large the model is.

@@ -7,7 +7,7 @@ the clip itself, by its id.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 MAX_KEYFRAMES = 64
@@ -23,12 +23,20 @@ class GroundingPoint:
         description: what to look for.
         boxes_xyxy: boxes in pixels of the source frame where they are known; None: the worker's grounder
             finds them.
+        second_looks: (sample, frame_index) of other frames of the moment, in the order in which it is looked
+            for there while nothing is found.
     """
 
     sample: int
     frame_index: int
     description: str
     boxes_xyxy: tuple[tuple[float, float, float, float], ...] | None = None
+    second_looks: tuple[tuple[int, int], ...] = ()
+
+    def looks(self) -> tuple[GroundingPoint, ...]:
+        """Return the point, then the same on the frames of its second looks."""
+        others = (replace(self, sample=s, frame_index=f) for s, f in self.second_looks)
+        return self, *others
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,7 @@ class RewardJob:
                 "frame_index": p.frame_index,
                 "description": p.description,
                 "boxes_xyxy": None if p.boxes_xyxy is None else [list(b) for b in p.boxes_xyxy],
+                "second_looks": [list(look) for look in p.second_looks],
             }
             for p in self.points
         ]
@@ -81,6 +90,7 @@ class RewardJob:
                 p["frame_index"],
                 p["description"],
                 None if p["boxes_xyxy"] is None else tuple(tuple(b) for b in p["boxes_xyxy"]),
+                tuple((sample, frame) for sample, frame in p["second_looks"]),
             )
             for p in value["points"]
         )

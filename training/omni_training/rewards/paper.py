@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from omni_sdk.dus.keyframes import choose_keyframes
+from omni_sdk.dus.keyframes import choose_keyframes, looks_at
 from omni_sdk.errors import ModelOutputError
 from omni_sdk.grs.parser import parse_answer
 from omni_sdk.media.clock import Clock
@@ -40,6 +40,9 @@ class PaperReward:
         lambda_span: weight of the IoU with the true spans, for data that has them.
         target_keyframes: moments that are wanted, and that are grounded at most, where the truth does not
             say how many there are.
+        second_looks: frames of a moment, in [0, 4], on which it is looked for again where nothing is found in
+            its middle, as `omni_sdk.config.TrackingConfig` says; R_A and R_G are then paid for what is found
+            there. The paper has none.
     """
 
     name: ClassVar[str] = "paper"
@@ -52,10 +55,13 @@ class PaperReward:
     lambda_saliency: float = 1 / 3
     lambda_span: float = 0.0
     target_keyframes: int = 4
+    second_looks: int = 0
 
     def __post_init__(self) -> None:
         if self.target_keyframes < 1:
             raise ValueError(f"target_keyframes must be >= 1, got {self.target_keyframes}")
+        if not 0 <= self.second_looks <= 4:
+            raise ValueError(f"second_looks must be in [0, 4], got {self.second_looks}")
 
     @property
     def column_weights(self) -> tuple[float, float, float, float]:
@@ -123,21 +129,27 @@ class PaperReward:
             "span": self.lambda_span,
         }
         r_k = sum(weight * parts[name] for name, weight in weights.items())
-        points = _points(segments, clock, wanted)
+        points = _points(segments, clock, wanted, self.second_looks)
         status = "found" if segments else "absent"
         return TextScores(parts | {"r_k": r_k}, paid, r_k, points, status)
 
 
-def _points(segments: Sequence[Segment], clock: Clock, wanted: int) -> tuple[GroundingPoint, ...]:
-    """Return what inference would ground: the same choice, capped."""
-    chosen = choose_keyframes(segments, clock, wanted)[: 2 * wanted]
+def _points(
+    segments: Sequence[Segment], clock: Clock, wanted: int, second_looks: int
+) -> tuple[GroundingPoint, ...]:
+    """Return what inference would ground: the same choice, capped, and the same second looks."""
+    sample_of = {int(frame): sample for sample, frame in enumerate(clock.frame_indices)}
     return tuple(
         GroundingPoint(
-            int(np.flatnonzero(clock.frame_indices == k.frame_index)[0]),
+            sample_of[k.frame_index],
             k.frame_index,
             k.description,
+            second_looks=tuple(
+                (sample_of[look.frame_index], look.frame_index)
+                for look in looks_at(k, clock, second_looks)[1:]
+            ),
         )
-        for k in chosen
+        for k in choose_keyframes(segments, clock, wanted)[: 2 * wanted]
     )
 
 

@@ -115,7 +115,7 @@ class ClipScorer:
     ) -> list[Found[GroundingPoint]]:
         asked = [p for p in points if p.boxes_xyxy is None]
         answers = self._system.ground(
-            [(p,) for p in asked], images_of(entry.clip), memo=entry.boxes
+            [p.looks() for p in asked], images_of(entry.clip), memo=entry.boxes
         )
         found = iter(answers)
         return [next(found) if p.boxes_xyxy is None else Found(p, _given(p)) for p in points]
