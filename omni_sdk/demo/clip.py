@@ -55,7 +55,7 @@ class EncoderOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class ClipTruth:
+class SceneTruth:
     """What is true of a clip; masks are computed when they are asked for.
 
     Attributes:
@@ -128,7 +128,7 @@ class ClipTruth:
         return None if found is None else whole_pixels(found)
 
 
-def clip_truth(scene: Scene, *, size: Size = (384, 384), fps: float = 8.0) -> ClipTruth:
+def scene_truth(scene: Scene, *, size: Size = (384, 384), fps: float = 8.0) -> SceneTruth:
     """Return the truth of the clip that `write_clip` writes with these settings.
 
     Args:
@@ -141,7 +141,7 @@ def clip_truth(scene: Scene, *, size: Size = (384, 384), fps: float = 8.0) -> Cl
     """
     rate = _rate(fps)
     count = math.ceil(rate * Fraction(DURATION_SECONDS))
-    return ClipTruth(scene, size, tuple(float(i / rate) for i in range(count)))
+    return SceneTruth(scene, size, tuple(float(i / rate) for i in range(count)))
 
 
 def write_clip(
@@ -151,7 +151,7 @@ def write_clip(
     size: Size = (384, 384),
     fps: float = 8.0,
     options: EncoderOptions | None = None,
-) -> ClipTruth:
+) -> SceneTruth:
     """Write a scene as mp4: H.264 and AAC where PyAV has them, else MPEG-4 part 2 and PCM.
 
     Picture and sound both start at 0 s and last 8 s, where 8 * fps is a whole number; otherwise the last
@@ -175,7 +175,7 @@ def write_clip(
     options = options or EncoderOptions()
     if size[0] % 2 or size[1] % 2:
         raise ValueError(f"size must be two even numbers (4:2:0 colour), got {size}")
-    truth = clip_truth(scene, size=size, fps=fps)
+    truth = scene_truth(scene, size=size, fps=fps)
     suffix = Path(path).suffix.lower()
     container = av.open(
         os.fspath(path),
@@ -263,7 +263,7 @@ def _write_audio(
 
 
 def _write_video(
-    container: OutputContainer, stream: VideoStream, truth: ClipTruth, time_base: Fraction
+    container: OutputContainer, stream: VideoStream, truth: SceneTruth, time_base: Fraction
 ) -> None:
     for index, seconds in enumerate(truth.pts_seconds):
         pixels = render(truth.scene, seconds, truth.size)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from omni_sdk.demo.clip import ClipTruth
+from omni_sdk.demo.clip import SceneTruth
 from omni_sdk.demo.texts import describe
 from omni_sdk.demo.world import FAMILIES, STEP_SECONDS
 from omni_sdk.metrics.boxes import box_iou
@@ -94,7 +94,7 @@ class Statistic:
     count: int
 
 
-def score_clip(result: Result, truth: ClipTruth) -> ClipScore:
+def score_clip(result: Result, truth: SceneTruth) -> ClipScore:
     """Score a result.
 
     Args:
@@ -186,7 +186,7 @@ class _FrameScores:
     right_object: bool = False
 
 
-def _check_same_clip(result: Result, truth: ClipTruth) -> None:
+def _check_same_clip(result: Result, truth: SceneTruth) -> None:
     found = (result.video.num_frames, result.video.height, result.video.width)
     expected = (truth.num_frames, *truth.size)
     if found != expected:
@@ -198,12 +198,12 @@ def _check_same_clip(result: Result, truth: ClipTruth) -> None:
             raise ValueError(f"track {track.object_id} is {track.size}, the clip {truth.size}")
 
 
-def _right_description(result: Result, truth: ClipTruth, targets: Sequence[int]) -> bool:
+def _right_description(result: Result, truth: SceneTruth, targets: Sequence[int]) -> bool:
     found = {k.description for k in result.keyframes}
     return found == {describe(truth.scene.objects[i].name) for i in targets}
 
 
-def _score_frames(result: Result, truth: ClipTruth, targets: Sequence[int]) -> _FrameScores:
+def _score_frames(result: Result, truth: SceneTruth, targets: Sequence[int]) -> _FrameScores:
     j, f, visible = [], [], []
     objects = len(truth.scene.objects)
     shared = np.zeros(objects + 1, np.int64)  # pixels of each object inside the prediction
@@ -229,7 +229,7 @@ def _score_frames(result: Result, truth: ClipTruth, targets: Sequence[int]) -> _
     )
 
 
-def _union(result: Result, frame_index: int, truth: ClipTruth) -> NDArray[np.bool_]:
+def _union(result: Result, frame_index: int, truth: SceneTruth) -> NDArray[np.bool_]:
     """(H, W) bool: what any track says of a frame; nothing where no track has it."""
     union = np.zeros(truth.size, bool)
     for track in result.tracks:
@@ -238,13 +238,13 @@ def _union(result: Result, frame_index: int, truth: ClipTruth) -> NDArray[np.boo
     return union
 
 
-def _span_iou(result: Result, truth: ClipTruth) -> float:
+def _span_iou(result: Result, truth: SceneTruth) -> float:
     predicted = [(k.start_seconds, k.end_seconds) for k in result.keyframes]
     true = [tuple(step * STEP_SECONDS for step in span) for _, span in truth.scene.answers]
     return float(coverage_iou(predicted, true)) if predicted and true else 0.0
 
 
-def _keyframe_box_iou(result: Result, truth: ClipTruth, targets: Sequence[int]) -> float:
+def _keyframe_box_iou(result: Result, truth: SceneTruth, targets: Sequence[int]) -> float:
     values = []
     for keyframe in result.keyframes:
         boxes = [truth.box(keyframe.frame_index, i) for i in targets]

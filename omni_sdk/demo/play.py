@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from omni_sdk.config import PipelineConfig
-from omni_sdk.demo.clip import ClipTruth, write_clip
+from omni_sdk.demo.clip import SceneTruth, write_clip
 from omni_sdk.demo.evaluate import ClipScore, score_clip
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.metrics.davis import region_similarity
@@ -34,7 +34,7 @@ class Played:
     """
 
     path: Path
-    truth: ClipTruth
+    truth: SceneTruth
     result: Result
     score: ClipScore
     tracker_j: float | None
@@ -62,7 +62,7 @@ def play(
     return Played(path, truth, result, score_clip(result, truth), tracker_j)
 
 
-def _tracker_j(pipeline: Pipeline, path: Path, truth: ClipTruth, target: int) -> float:
+def _tracker_j(pipeline: Pipeline, path: Path, truth: SceneTruth, target: int) -> float:
     masks = list(truth.masks(target))
     areas = np.array([m.sum() for m in masks])
     prompt = int(np.flatnonzero(areas >= 0.5 * areas.max())[0])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from omni_sdk.demo import clip
-from omni_sdk.demo.clip import ClipTruth, EncoderOptions, clip_truth, write_clip
+from omni_sdk.demo.clip import EncoderOptions, SceneTruth, scene_truth, write_clip
 from omni_sdk.demo.render import render
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.demo.sound import waveform
@@ -32,12 +32,12 @@ def decode(path: Path) -> tuple[np.ndarray, list[float], np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipTruth]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SceneTruth]:
     path = tmp_path_factory.mktemp("clip") / "scene.mp4"
     return path, write_clip(SCENE, path)
 
 
-def test_container(written: tuple[Path, ClipTruth]) -> None:
+def test_container(written: tuple[Path, SceneTruth]) -> None:
     path, truth = written
     with av.open(str(path)) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
@@ -52,7 +52,7 @@ def test_container(written: tuple[Path, ClipTruth]) -> None:
     assert path.stat().st_size < 2_000_000
 
 
-def test_frames_and_masks_align(written: tuple[Path, ClipTruth]) -> None:
+def test_frames_and_masks_align(written: tuple[Path, SceneTruth]) -> None:
     path, truth = written
     pictures, times, _ = decode(path)
     assert pictures.shape == (64, 384, 384, 3)
@@ -71,7 +71,7 @@ def test_frames_and_masks_align(written: tuple[Path, ClipTruth]) -> None:
     assert checked > 15
 
 
-def test_sound_aligns(written: tuple[Path, ClipTruth]) -> None:
+def test_sound_aligns(written: tuple[Path, SceneTruth]) -> None:
     _, _, sound = decode(written[0])
     wave = waveform(SCENE)
     assert len(sound) == len(wave) == 128_000
@@ -84,9 +84,9 @@ def test_sound_aligns(written: tuple[Path, ClipTruth]) -> None:
     assert np.abs(sound[onset : onset + 512]).max() > 0.2
 
 
-def test_truth(written: tuple[Path, ClipTruth]) -> None:
+def test_truth(written: tuple[Path, SceneTruth]) -> None:
     truth = written[1]
-    assert truth == clip_truth(SCENE)
+    assert truth == scene_truth(SCENE)
     assert truth.query == "the shape that makes the sound"
     assert truth.target == SCENE.target
     assert truth.target is not None
@@ -147,7 +147,7 @@ def test_arguments_out_of_range(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fps"):
         write_clip(SCENE, tmp_path / "a.mp4", fps=float("nan"))
     with pytest.raises(ValueError, match="fps"):
-        clip_truth(SCENE, fps=241)
+        scene_truth(SCENE, fps=241)
     with pytest.raises(ValueError, match="crf"):
         EncoderOptions(crf=52)
     with pytest.raises(ValueError, match="group"):

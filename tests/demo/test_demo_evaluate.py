@@ -16,7 +16,7 @@ mask_utils = pytest.importorskip("pycocotools.mask")
 
 from omni_sdk.cli.demo import describe  # noqa: E402
 from omni_sdk.demo import play  # noqa: E402
-from omni_sdk.demo.clip import ClipTruth, clip_truth  # noqa: E402
+from omni_sdk.demo.clip import SceneTruth, scene_truth  # noqa: E402
 from omni_sdk.demo.evaluate import (  # noqa: E402
     ClipScore,
     format_table,
@@ -34,11 +34,11 @@ from omni_sdk.stages import GroundedObject, Keyframe  # noqa: E402
 MaskOf = Callable[[int], np.ndarray]
 
 
-def truth_of(family: str, number: int = 0) -> ClipTruth:
-    return clip_truth(make_scene(held_out_seed(family, number), family), size=(96, 96), fps=2)
+def truth_of(family: str, number: int = 0) -> SceneTruth:
+    return scene_truth(make_scene(held_out_seed(family, number), family), size=(96, 96), fps=2)
 
 
-def track(truth: ClipTruth, mask_of: MaskOf, object_id: int = 1) -> MaskTrack:
+def track(truth: SceneTruth, mask_of: MaskOf, object_id: int = 1) -> MaskTrack:
     count = truth.num_frames
     rles = [mask_utils.encode(np.asfortranarray(mask_of(t).astype(np.uint8))) for t in range(count)]
     return MaskTrack(
@@ -52,13 +52,13 @@ def track(truth: ClipTruth, mask_of: MaskOf, object_id: int = 1) -> MaskTrack:
     )
 
 
-def answer(truth: ClipTruth, status: str = "found", **changes: object) -> Result:
+def answer(truth: SceneTruth, status: str = "found", **changes: object) -> Result:
     height, width = truth.size
     video = VideoInfo("clip.mp4", width, height, truth.num_frames, 2.0, 8.0, True)
     return replace(Result(truth.query, "", "", status, video), **changes)
 
 
-def keyframe(truth: ClipTruth, *, index: int, description: str | None = None) -> Keyframe:
+def keyframe(truth: SceneTruth, *, index: int, description: str | None = None) -> Keyframe:
     """The true span, grounded truly in a frame, of one object (the first answer's span for a wrong one)."""
     spans = dict(truth.scene.answers)
     start, end = spans.get(index, truth.scene.answers[0][1])
@@ -74,7 +74,7 @@ def keyframe(truth: ClipTruth, *, index: int, description: str | None = None) ->
     )
 
 
-def true_answer(truth: ClipTruth) -> Result:
+def true_answer(truth: SceneTruth) -> Result:
     """Every target with its span, a true box and true masks; "absent" where there is none."""
     targets = [index for index, _ in truth.scene.answers]
     return answer(
@@ -114,7 +114,7 @@ def test_an_answer_too_many_is_not_right() -> None:
 class TrueModels:
     """A pipeline that answers truly, and whose tracker finds the object under its box in every frame."""
 
-    def __init__(self, truth: ClipTruth) -> None:
+    def __init__(self, truth: SceneTruth) -> None:
         self.truth = truth
 
     def __call__(self, path: Path, query: str, **options: Any) -> Result:
@@ -236,10 +236,10 @@ def test_spans_and_boxes() -> None:
 
 def test_results_of_another_clip() -> None:
     truth = truth_of("direct")
-    other = clip_truth(truth.scene, size=(96, 96), fps=4)
+    other = scene_truth(truth.scene, size=(96, 96), fps=4)
     with pytest.raises(ValueError, match="another clip"):
         score_clip(answer(other), truth)
-    small = clip_truth(truth.scene, size=(48, 48), fps=2)
+    small = scene_truth(truth.scene, size=(48, 48), fps=2)
     with pytest.raises(ValueError, match="track 1"):
         score_clip(answer(truth, tracks=(track(small, lambda t: small.mask(t, 0)),)), truth)
 

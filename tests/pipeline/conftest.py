@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from omni_sdk import Pipeline
-from omni_sdk.demo.clip import ClipTruth, write_clip
+from omni_sdk.demo.clip import SceneTruth, write_clip
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.demo.world import FAMILIES, held_out_seed
 
@@ -21,7 +21,7 @@ def pipe() -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, ClipTruth]]:
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, SceneTruth]]:
     """One held-out clip per family."""
     folder = tmp_path_factory.mktemp("clips")
     made = {}

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from omni_sdk.cli import COMMANDS, main
-from omni_sdk.demo.clip import ClipTruth
+from omni_sdk.demo.clip import SceneTruth
 
-Clips = dict[str, tuple[Path, ClipTruth]]
+Clips = dict[str, tuple[Path, SceneTruth]]
 
 
 def test_run(clips: Clips, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,14 +13,14 @@ import pytest
 
 from omni_sdk import Pipeline
 from omni_sdk.config import GenerationConfig, PipelineConfig, SamplingConfig, TrackingConfig
-from omni_sdk.demo.clip import ClipTruth
+from omni_sdk.demo.clip import SceneTruth
 from omni_sdk.demo.evaluate import score_clip
 from omni_sdk.errors import BundleError, MediaError, ModelOutputError, PromptError, QueryError
 from omni_sdk.events import Finished, Frame, Grounded, Reasoned
 from omni_sdk.results import Result
 from omni_sdk.stages import KeyframePrompt
 
-Clips = dict[str, tuple[Path, ClipTruth]]
+Clips = dict[str, tuple[Path, SceneTruth]]
 
 
 @pytest.fixture(scope="session")

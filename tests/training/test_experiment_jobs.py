@@ -25,7 +25,7 @@ from omni_training.experiment import jobs
 from omni_training.experiment.arm import build_arm, cpu_seconds, last_checkpoint
 from omni_training.experiment.cli import read_settings
 from omni_training.experiment.files import Experiment, read_json
-from omni_training.experiment.judge import ClipCourt, open_judge
+from omni_training.experiment.judge import ClipEvaluator, open_judge
 from omni_training.experiment.page import write_report
 from omni_training.experiment.settings import (
     ARMS,
@@ -253,9 +253,9 @@ def test_the_right_answer_is_judged_right() -> None:
     judge = open_judge(JudgeSettings())
     name = "direct:5000000"
     scene = world_scene(name)
-    court = ClipCourt(judge, name)
+    evaluator = ClipEvaluator(judge, name)
     text = grs_answer(scene)
-    right = court.score(text)
+    right = evaluator.score(text)
     assert right.right_object == 1
     assert right.span_iou == 1
     assert right.j_visible is not None
@@ -263,11 +263,11 @@ def test_the_right_answer_is_judged_right() -> None:
     assert scene.target is not None
     other = scene.objects[1 - scene.target] if scene.target < 2 else scene.objects[0]
     true = describe(scene.objects[scene.target].name)
-    wrong = court.score(text.replace(f'"{true}"', f'"{describe(other.name)}"'))
+    wrong = evaluator.score(text.replace(f'"{true}"', f'"{describe(other.name)}"'))
     assert wrong.right_description == 0
     assert wrong.j < right.j
-    assert court.score("garbage").status == "unparsed"
-    assert court.score("<think></think><answer>[]</answer>").j == 0
+    assert evaluator.score("garbage").status == "unparsed"
+    assert evaluator.score("<think></think><answer>[]</answer>").j == 0
 
 
 def test_equal_questions_are_asked_once() -> None:
@@ -281,11 +281,11 @@ def test_equal_questions_are_asked_once() -> None:
             return inner.grounder.ground(images, descriptions)
 
     name = "last:5100000"
-    court = ClipCourt(replace(inner, grounder=Counting()), name)
+    evaluator = ClipEvaluator(replace(inner, grounder=Counting()), name)
     text = grs_answer(world_scene(name))
-    first = court.score(text)
-    assert court.score(text.replace("<think>", "<think> well")) == first
-    assert (court.asked, Counting.calls) == (1, 1)
+    first = evaluator.score(text)
+    assert evaluator.score(text.replace("<think>", "<think> well")) == first
+    assert (evaluator.asked, Counting.calls) == (1, 1)
 
 
 def test_other_settings_need_another_folder(start: Path, tmp_path: Path) -> None:

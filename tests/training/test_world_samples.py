@@ -135,15 +135,18 @@ def test_unreadable_samples_are_counted_and_too_many_stop() -> None:
 @needs_nano
 def test_two_targets_are_judged_as_both() -> None:
     """A judge's score takes both objects for the target: naming one of them is half of an answer."""
-    from omni_training.experiment.judge import ClipCourt, open_judge
+    from omni_training.experiment.judge import ClipEvaluator, open_judge
     from omni_training.experiment.settings import JudgeSettings
 
     name = two_answers()
-    court, text = ClipCourt(open_judge(JudgeSettings()), name), grs_answer(world_scene(name))
-    both = court.score(text)
+    evaluator, text = (
+        ClipEvaluator(open_judge(JudgeSettings()), name),
+        grs_answer(world_scene(name)),
+    )
+    both = evaluator.score(text)
     assert both.right_description == 1
     assert both.right_object == 1
     assert both.span_iou == 1
-    one = court.score(f"{text.partition('},{')[0]}}}]</answer>")
+    one = evaluator.score(f"{text.partition('},{')[0]}}}]</answer>")
     assert one.right_description == 0
     assert one.j < both.j

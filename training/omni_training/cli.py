@@ -77,9 +77,9 @@ def _grpo(arguments: argparse.Namespace) -> int:
     from omni_training.grpo import run as grpo
 
     if arguments.dry_run:
-        from omni_training.grpo.memory_plan import make_plan
+        from omni_training.grpo.memory_plan import plan_run
 
-        plan = make_plan(config)
+        plan = plan_run(config)
         print("\n".join(plan.lines()))
         plan.check()
         grpo.check_options(config)

@@ -67,8 +67,8 @@ class SampleGuard:
         Args:
             store: the samples.
             max_failed_share: run on while at most this share of the distinct samples seen has failed, [0, 1].
-            min_seen: distinct samples after which the share is judged; one bad file among the first
-                few is no verdict. Whoever ends a run calls `judge`, so that short ones are judged too.
+            min_seen: distinct samples after which the share is checked; one bad file among the first
+                few is no verdict. Whoever ends a run calls `check_share`, so that short ones are checked too.
             max_prompt_tokens: a longer prompt counts as unreadable; cut, its media would not fit its text.
         """
         if not 0 <= max_failed_share <= 1 or min_seen < 1:
@@ -110,7 +110,7 @@ class SampleGuard:
             self.failed[sample_id] = str(e)
             logger.warning("sample %r is skipped: %s", sample_id, e)
             if len(self._seen) >= self._min_seen:
-                self.judge()
+                self.check_share()
             return None
         return request
 
@@ -126,7 +126,7 @@ class SampleGuard:
         """Return the clip of a sample."""
         return self._store.clip_id(sample_id)
 
-    def judge(self) -> None:
+    def check_share(self) -> None:
         """Raise DatasetError if more than the stated share of the samples seen so far has failed."""
         seen, failed = len(self._seen), len(self.failed)
         if failed > self._max_share * seen:

@@ -25,13 +25,13 @@ from omni_training.data.world_samples import WorldSamples, training_ids
 from omni_training.experiment.arm import CpuClock, last_checkpoint, write_record
 from omni_training.experiment.files import Experiment, put_model, read_json
 from omni_training.experiment.settings import CONTROL, FULL
-from omni_training.grpo import checkpoints as safety
+from omni_training.grpo.checkpoints import SafeCheckpoints, save_bad_batch
 from omni_training.grpo.media import PromptMedia, accept_encoded, collate, encode
 
 PROBE_STEPS = 3
 
 
-class SupervisedTrainer(safety.SafeCheckpoints, Trainer):  # type: ignore[misc]
+class SupervisedTrainer(SafeCheckpoints, Trainer):  # type: ignore[misc]
     """Next-token loss on the completions; towers frozen, as in the arms."""
 
     def __init__(self, model: nn.Module, *, samples: SampleGuard, tokenizer: Any, **kwargs: Any):
@@ -74,7 +74,7 @@ class SupervisedTrainer(safety.SafeCheckpoints, Trainer):  # type: ignore[misc]
         loss: Tensor = output.loss
         if not torch.isfinite(loss):
             saved = {"input_ids": ids, "labels": labels, "media": media}
-            safety.save_bad_batch(saved, self.args.output_dir, self.state.global_step, 0)
+            save_bad_batch(saved, self.args.output_dir, self.state.global_step, 0)
         return loss
 
     def _answer(self, sample_id: str) -> Tensor:

@@ -11,7 +11,7 @@ from omni_training.experiment.answers import answer_clips
 from omni_training.experiment.arm import build_arm
 from omni_training.experiment.control import seconds_per_step
 from omni_training.experiment.files import Experiment
-from omni_training.experiment.judge import ClipCourt, open_judge
+from omni_training.experiment.judge import ClipEvaluator, open_judge
 from omni_training.experiment.settings import ARMS, CONTROL, FULL, ExperimentSettings
 
 PROBE_STEPS = 3
@@ -77,7 +77,7 @@ def estimate(settings: ExperimentSettings) -> Estimate:
         judge = open_judge(judge_settings)
         started = time.process_time()
         for clip in clips:
-            ClipCourt(judge, clip).score(answers[clip])
+            ClipEvaluator(judge, clip).score(answers[clip])
         per_case += (time.process_time() - started) / len(clips)
     seeds, models, count = len(settings.seeds), len(settings.models()), settings.num_clips
     arms = (

@@ -13,7 +13,7 @@ from typing import Any
 
 from omni_sdk import Pipeline
 from omni_sdk.config import TrackingConfig
-from omni_sdk.demo.clip import ClipTruth, clip_truth
+from omni_sdk.demo.clip import SceneTruth, scene_truth
 from omni_sdk.demo.evaluate import ClipScore, score_clip
 from omni_sdk.dus.keyframes import choose_keyframes, labels_of, with_objects
 from omni_sdk.dus.system import Boxes, DetailSystem, Found, in_time_order
@@ -82,10 +82,10 @@ def judge_shard(experiment: Experiment, judge_name: str, shard: int) -> None:
     scores: dict[str, dict[str, Any]] = {model: {} for model in answers}
     asked = 0
     for clip in experiment.shards[shard]:
-        court = ClipCourt(judge, clip)
+        evaluator = ClipEvaluator(judge, clip)
         for model, texts in answers.items():
-            scores[model][clip] = score_dict(court.score(texts[clip]))
-        asked += court.asked
+            scores[model][clip] = score_dict(evaluator.score(texts[clip]))
+        asked += evaluator.asked
     write_json(
         experiment.scores(judge_name, shard),
         {
@@ -97,8 +97,8 @@ def judge_shard(experiment: Experiment, judge_name: str, shard: int) -> None:
     )
 
 
-class ClipCourt:
-    """Judges answers about one clip; equal questions to the detail system are asked once.
+class ClipEvaluator:
+    """Scores answers about one clip; equal questions to the detail system are asked once.
 
     Attributes:
         asked: runs of the detail system so far.
@@ -111,7 +111,7 @@ class ClipCourt:
         self._clip = _clip(judge, clip)
         self._clock = world_clock()
         size = (CLIP_FRAME_SIDE, CLIP_FRAME_SIDE)
-        self._truth: ClipTruth = clip_truth(world_scene(clip), size=size, fps=2.0)
+        self._truth: SceneTruth = scene_truth(world_scene(clip), size=size, fps=2.0)
         self._video = VideoInfo(
             clip, *size, self._clock.num_frames, 2.0, self._clock.duration_seconds, has_audio=True
         )

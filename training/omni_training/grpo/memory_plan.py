@@ -81,7 +81,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """What a run needs.
 
     Attributes:
@@ -144,8 +144,8 @@ class Plan:
         return out
 
 
-def make_plan(run: RunConfig) -> Plan:
-    """Plan a run; reads at most the checkpoint's config.json.
+def plan_run(run: RunConfig) -> RunPlan:
+    """RunPlan a run; reads at most the checkpoint's config.json.
 
     Raises:
         ConfigError: neither `model.path` nor `model.architecture` says how large the model is.
@@ -159,7 +159,7 @@ def make_plan(run: RunConfig) -> Plan:
     prompts_per_step = g.prompts_per_device * g.gradient_accumulation_steps * r.devices
     steps = g.max_steps if g.max_steps > 0 else int(data.num_samples * g.epochs // prompts_per_step)
     written = rows * (g.steps_per_generation or g.gradient_accumulation_steps)
-    return Plan(
+    return RunPlan(
         parts_gb=_training(run, sizes, rows * sequence),
         generation_gb=_state(run, sizes) | _rollouts(run, sizes, written, prompt),
         budget_gb=r.memory_gb,

@@ -29,7 +29,7 @@ from omni_training.workers.scorer import build_scorer
 logger = logging.getLogger(__name__)
 SMOKE_COMPLETION = 8
 MIN_SEEN = 20
-"""Samples after which the share of unreadable ones is judged (fewer where the run has fewer)."""
+"""Samples after which the share of unreadable ones is checked (fewer where the run has fewer)."""
 
 
 def run(config: RunConfig, *, resume: bool = False) -> dict[str, Any]:

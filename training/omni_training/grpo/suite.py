@@ -24,7 +24,7 @@ RewardFunction = Callable[..., Coroutine[Any, Any, list[float | None]]]
 COLUMNS = ("format", "r_k", "r_a", "r_g")
 _ZERO_STD = 1e-6
 _MIN_JOBS = 64
-"""Jobs after which the share of failed ones is judged."""
+"""Jobs after which the share of failed ones is checked."""
 
 
 class RewardsFailedError(OmniError, RuntimeError):
@@ -101,7 +101,7 @@ class RewardSuite:
         replies = dict.fromkeys(jobs, None)
         if self._backend is not None and jobs:
             replies = dict(zip(jobs, await self._backend.score(list(jobs.values())), strict=True))
-            self._judge(list(replies.values()))
+            self._check_failures(list(replies.values()))
         rewards: list[Rewards | None] = []
         for i, scores in enumerate(scored):
             if scores is None or (i in jobs and replies[i] is None):
@@ -142,7 +142,7 @@ class RewardSuite:
         }
         return figures
 
-    def _judge(self, replies: Sequence[DusScores | None]) -> None:
+    def _check_failures(self, replies: Sequence[DusScores | None]) -> None:
         self._jobs += len(replies)
         self._failed_jobs += sum(reply is None for reply in replies)
         if self._jobs >= _MIN_JOBS and self._failed_jobs > self._max_failed_share * self._jobs:

@@ -32,7 +32,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from omni_training.data.samples import GROUP, SAMPLE_ID, SampleGuard
-from omni_training.grpo import checkpoints as safety
+from omni_training.grpo.checkpoints import SafeCheckpoints, save_bad_batch
 from omni_training.grpo.media import PromptMedia, accept_encoded, collate, encode
 from omni_training.grpo.sampler import GroupSampler
 
@@ -40,19 +40,19 @@ SKIPPED = "samples/skipped"
 """Log entry: distinct unreadable samples of all processes so far."""
 
 
-class JudgeSamples(TrainerCallback):  # type: ignore[misc]
-    """Judges the share of unreadable samples once more when a run ends, however few it saw."""
+class CheckSamples(TrainerCallback):  # type: ignore[misc]
+    """Checks the share of unreadable samples once more when a run ends, however few it saw."""
 
     def __init__(self, samples: SampleGuard) -> None:
-        """Keep what is judged."""
+        """Keep what is checked."""
         self._samples = samples
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Judge; DatasetError if too many failed."""
-        self._samples.judge()
+        """Raise DatasetError if too many failed."""
+        self._samples.check_share()
 
 
-class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
+class OmniGRPOTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPO trainer for `Qwen2_5OmniThinkerForConditionalGeneration`; see Note [Four overrides]."""
 
     def __init__(
@@ -91,7 +91,7 @@ class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc
         super().__init__(model=model, args=args, **kwargs)
         if self.ref_model is not None:
             accept_encoded(self.accelerator.unwrap_model(self.ref_model))
-        self.add_callback(JudgeSamples(samples))
+        self.add_callback(CheckSamples(samples))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
@@ -152,7 +152,7 @@ class OmniGRPOTrainer(safety.SafeCheckpoints, GRPOTrainer):  # type: ignore[misc
         self._media = inputs["media"]
         loss: Tensor = super()._compute_loss(model, inputs)
         if not torch.isfinite(loss):
-            safety.save_bad_batch(
+            save_bad_batch(
                 inputs, self.args.output_dir, self.state.global_step, self.accelerator.process_index
             )
         return loss
@@ -228,4 +228,4 @@ def _check(args: GRPOConfig, peft_config: Any, freeze_towers: bool, has_rollout:
             "checkpoint, so a resumed run would differ"
         )
     if not (args.generation_kwargs or {}).get("suppress_tokens"):
-        raise ValueError("generation_kwargs must suppress the media tokens (recipe.media_tokens)")
+        raise ValueError("generation_kwargs must suppress the media tokens (config.media_tokens)")

@@ -47,7 +47,7 @@ class VllmRollouts:
 
         Args:
             tokens: ids with a meaning.
-            suppress_tokens: never sampled (`recipe.media_tokens`).
+            suppress_tokens: never sampled (`config.media_tokens`).
             make_params: makes sampling parameters; None: `vllm.SamplingParams`.
         """
         self._tokens = tokens

@@ -20,7 +20,7 @@ from omni_training.grpo.config import (
     load_config,
     media_tokens,
 )
-from omni_training.grpo.memory_plan import make_plan
+from omni_training.grpo.memory_plan import plan_run
 from omni_training.grpo.tiny import SPECIAL, VOCABULARY, tiny_config, tiny_tokenizer
 
 from omni_sdk.bundle.bundle import embedded
@@ -110,7 +110,7 @@ def test_media_tokens_are_all_special_tokens_but_the_end() -> None:
 
 
 def plan_of(tmp_path: Path, **sections: Any) -> Any:
-    return make_plan(load_config(write(tmp_path, base(**sections))))
+    return plan_run(load_config(write(tmp_path, base(**sections))))
 
 
 def test_plans_follow_what_is_trained(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_plan_that_does_not_fit_says_so(
 ) -> None:
     path = write(tmp_path, base(resources={"memory_gb": 24}))
     with pytest.raises(MemoryBudgetError, match="has 24"):
-        make_plan(load_config(path)).check()
+        plan_run(load_config(path)).check()
     assert cli.main(["grpo", "--config", str(path), "--dry-run"]) == 1
     out, err = capsys.readouterr()
     assert "DOES NOT FIT" in out
@@ -326,7 +326,7 @@ def test_a_run_from_a_configuration_ends_and_resumes(
 
 def test_defaults_are_the_published_run() -> None:
     config: RunConfig = load_config(CONFIGS / "omni_r1_7b_8gpu.yaml")
-    plan = make_plan(config)
+    plan = plan_run(config)
     assert plan.steps == 775  # (2,600 videos + 1,600 + 2,000) / 8, omni-r1.md section 1.6
     assert config.model.freeze_towers
     assert config.rewards.build().column_weights == (1.0, 1.0, 1.0, 2.0)
