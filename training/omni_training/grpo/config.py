@@ -334,14 +334,8 @@ def grpo_config(
     }
     if g.rollouts == "vllm":
         values |= {"use_vllm": True, "vllm_mode": "colocate"}
-    same = (
-        "num_generations gradient_accumulation_steps steps_per_generation beta use_bias_correction_kl "
-        "learning_rate "
-        "lr_scheduler_type warmup_steps weight_decay max_grad_norm temperature top_p loss_type scale_rewards "
-        "num_iterations max_steps save_steps save_total_limit logging_steps gradient_checkpointing "
-        "log_completions seed"
-    )
-    values |= {name: getattr(g, name) for name in same.split()}
+    same = {f.name for f in dataclasses.fields(GRPOConfig)}
+    values |= {k: v for k, v in dataclasses.asdict(g).items() if k in same}
     return GRPOConfig(**(values | overrides))
 
 
