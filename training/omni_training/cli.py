@@ -20,6 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
+    except BrokenPipeError:  # the reader of our output has gone; nothing is left to say
+        return 0
     except (OmniError, OSError) as e:
         if arguments.traceback:
             raise
