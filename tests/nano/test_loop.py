@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from omni_training.grpo.checkpoints import TrainingDivergedError
-from omni_training.nano import checkpoint
 from omni_training.nano.checkpoint import NanoStateError
 from omni_training.nano.config import fingerprint
 from omni_training.nano.loop import Task, train
 from omni_training.nano.thinker.task import ThinkerTask
 from omni_training.nano.tracker.task import TrackerTask
 from safetensors.torch import load_file
+
+from omni_sdk.utils import files
 
 Make = Callable[..., Task]
 
@@ -128,14 +129,14 @@ def test_a_state_that_was_cut_short_never_replaces_a_good_one(
     (path,) = tmp_path.glob("*-state.safetensors")
     good = path.read_bytes()
 
-    def torn(tensors: Any, path: Path, **options: Any) -> None:
-        path.write_bytes(good[: len(good) // 2])
+    def torn(handle: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoint, "save_file", torn)
+    monkeypatch.setattr(files.os, "fsync", torn)
     with pytest.raises(OSError, match="disk full"):
         train(make(tmp_path), tmp_path, max_steps=1)
     assert path.read_bytes() == good
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"text"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from omni_sdk.errors import OmniError
+from omni_sdk.utils.files import write_bytes
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 MODEL, MOMENTS = "model.", "adam."
@@ -55,11 +55,7 @@ def save_state(
         tensors |= {f"{MOMENTS}{names[index]}:{kind}": value for kind, value in values.items()}
     copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     where = json.dumps({"settings": settings} | dataclasses.asdict(position))
-    staging = path.with_name(f".{path.name}.incomplete")
-    save_file(copies, staging, metadata={"where": where})
-    with staging.open("rb+") as file:
-        os.fsync(file.fileno())
-    staging.replace(path)
+    write_bytes(path, save(copies, metadata={"where": where}))
 
 
 def load_state(path: Path, settings: str) -> tuple[Position, dict[str, Tensor]] | None:

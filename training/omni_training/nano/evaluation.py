@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from omni_sdk.demo.evaluate import Statistic
+from omni_sdk.utils.files import write_json
 
 Row = Mapping[str, float | Statistic]
 
@@ -48,9 +48,8 @@ def write_evaluation(
         "seconds": round(time.perf_counter() - start),
         key: table,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"evaluation-{checkpoint.name}-{source}.json"
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    write_json(path, value, allow_nan=True)
     return path
 
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from omni_sdk.utils.files import write_text
+
 Say = Callable[[str], None]
 
 
@@ -31,7 +33,7 @@ class TrainingLog:
             entry = json.loads(line)
             if (stages.index(entry["stage"]), entry["step"]) <= here:
                 kept.append(line)
-        self._path.write_text("".join(kept), encoding="utf-8")
+        write_text(self._path, "".join(kept))
 
     def write(
         self,

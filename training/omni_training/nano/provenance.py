@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from omni_sdk._version import __version__
+from omni_sdk.utils.files import write_json
 from safetensors.torch import load_file
 
 RECORD = "training.json"
@@ -36,4 +36,4 @@ def write_record(checkpoint: Path, seed: int, scale: float, stages: Mapping[str,
         "omni_sdk": __version__,
         "torch": torch.__version__,
     }
-    (checkpoint / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(checkpoint / RECORD, record)

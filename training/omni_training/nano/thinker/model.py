@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import shutil
 from pathlib import Path
 
 import torch
 from omni_sdk.demo.world import DURATION_SECONDS, STEP_SECONDS, STEPS
+from omni_sdk.utils.files import put_folder, write_json
 from tokenizers import Tokenizer
 from transformers import (
     GenerationConfig,
@@ -170,8 +170,6 @@ def save_thinker(
         "frames": STEPS,
     }
     assert STEPS * STEP_SECONDS == DURATION_SECONDS
-    text = json.dumps(settings, indent=1) + "\n"
-    (staging / "preprocessor_config.json").write_text(text, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    staging.replace(folder)
+    write_json(staging / "preprocessor_config.json", settings)
+    put_folder(staging, folder)
     return folder
