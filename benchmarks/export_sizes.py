@@ -24,7 +24,7 @@ from typing import Any
 
 import onnx
 import torch
-from harness import environment
+from harness import OURS, Benchmark
 from omni_export.tensorrt_operators import objections
 from random_models import sam2_config
 from safetensors.torch import save_file
@@ -251,7 +251,7 @@ def _tell(row: Row) -> None:
     print(f"    TensorRT's operator list: {row.tensorrt_objections or 'no objection'}", flush=True)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="directory for what is written")
     parser.add_argument("--only", choices=("3b", "tiny", "large"), action="append")
@@ -277,13 +277,11 @@ def main() -> None:
             _tell(rows[-1])
             shutil.rmtree(work / "variant")
         shutil.rmtree(work)
-    if arguments.json:
-        report = {
-            "environment": environment(["torch", "transformers", "onnxruntime", "onnx"]),
-            "rows": [asdict(row) for row in rows],
-        }
-        arguments.json.write_text(json.dumps(report, indent=2))
+    packages = ["torch", "transformers", "onnxruntime", "onnx"]
+    bench = Benchmark("export_sizes", rounds=1, packages=packages)
+    bench.rows = [{"case": row.model, "implementation": OURS, **asdict(row)} for row in rows]
+    return bench.finish(arguments.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -175,9 +175,11 @@ def _compare(
     bench.record(f"hidden {hidden}: prompt of {prompt}", prefill)
     case = f"hidden {hidden}: one token"
     bench.record(case, decode, quality)
-    bytes_read = {n: _weight_bytes(bundle, n) for n in thinkers}
-    for name, size in bytes_read.items():
+    rows = {row["implementation"]: row for row in bench.rows if row["case"] == case}
+    for name in thinkers:
+        size = _weight_bytes(bundle, name)
         limit = size / bandwidth
+        rows[name] |= {"gain": bench.ratio(case, TRANSFORMERS, name), "limit_s": limit}
         found = statistics.median(decode[name].wall)
         print(
             f"  {name}: {size / 1e6:.0f} MB of weights, limit {1e3 * limit:.2f} ms, {found / limit:.2f}x"
