@@ -4,9 +4,10 @@
 
 A block of a README between `<!-- table: NAME -->` and `<!-- end -->` is the template `templates/NAME.md`,
 filled from `results/NAME.json`, which a benchmark wrote with --json. A template is a Markdown table;
-`{case; implementation; key: format}` in it stands for a value of the row with that case and implementation.
-`key*1000` scales the value. The format is Python's; `~` before it writes .98 in place of 0.98, and `=2` means
-two significant digits. --check changes nothing and fails where a block is not what its results give.
+`{case; implementation; key: format}` in it stands for a value of the row with that case and implementation,
+`key.inner` for a value inside a value. `key*1000` scales it. The format is Python's; `~` before it writes
+.98 in place of 0.98, and `=2` means two significant digits. --check changes nothing and fails where a block
+is not what its results give.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 READMES = (FOLDER.parent / "README.md", FOLDER / "README.md")
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-REFERENCE = re.compile(r"\{([^{};]+); ([^{};]+); (\w+)(?:\*([\d.e-]+))?: ([^{}]+)\}")
+REFERENCE = re.compile(r"\{([^{};]+); ([^{};]+); ([\w.]+)(?:\*([\d.e-]+))?: ([^{}]+)\}")
 
 
 class TableError(Exception):
@@ -51,11 +52,14 @@ def fill(template: str, rows: list[dict[str, Any]]) -> str:
         found = [
             r for r in rows if (r.get("case"), r.get("implementation")) == (case, implementation)
         ]
-        if len(found) != 1 or not isinstance(found[0].get(key), int | float):
+        value: Any = found[0] if len(found) == 1 else {}
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, int | float):
             raise TableError(
                 f"{match[0]}: {len(found)} rows, in one of them a number {key!r} is needed"
             )
-        return shown(found[0][key] * (float(factor) if factor else 1), form)
+        return shown(value * (float(factor) if factor else 1), form)
 
     return REFERENCE.sub(value_of, template)
 

@@ -206,7 +206,7 @@ def _pick(candidates: tuple[str, ...], what: str) -> str:
         return name
     raise BackendUnavailableError(
         f"this build of PyAV {av.__version__} can encode none of {', '.join(candidates)} ({what}); "
-        'install a standard wheel: pip install "av>=12"'
+        'install a standard wheel: pip install "av>=17.1"'
     )
 
 
