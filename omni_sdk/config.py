@@ -1,4 +1,7 @@
-"""Options of a run, as frozen dataclasses. An unknown keyword raises, as for any dataclass.
+"""Options as frozen dataclasses. An unknown keyword raises, as for any dataclass.
+
+The command line is made from these fields and from what the docstrings say of them; a field's metadata may
+name its "aliases", "choices" and "metavar" there (see `omni_sdk.cli.options`).
 
 `None` means "what the bundle says": nothing about a model is decided here.
 """
@@ -13,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from omni_sdk.errors import OptionError
 
+ON_PARSE_ERROR = ("raise", "empty")
 BACKENDS = ("auto", "onnx", "tensorrt", "torch")
 Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
 
@@ -37,10 +41,10 @@ class SamplingConfig:
             the PSNR by format), for frames of the reasoner and the tracker. Exact all the same: frames
             that keep more than half of their pixels, keyframes for the grounder, RGB sources, and
             pixel formats, colour spaces and interlaced frames that the fast pass does not read.
-        parity: an older name of `pixels`, taken but not kept: "hf" is "exact".
+        parity: an older name of `pixels`, read but not kept: "hf" is "exact".
     """
 
-    num_frames: int | None = None
+    num_frames: int | None = field(default=None, metadata={"aliases": ("--frames",)})
     audio: bool = True
     pixels: Literal["exact", "fast"] = "exact"
     parity: InitVar[Literal["hf", "fast"] | None] = None
@@ -124,7 +128,7 @@ class TrackingConfig:
             idle (few threads, small graphs); the memory that both need comes together.
     """
 
-    max_keyframes: int = 4
+    max_keyframes: int = field(default=4, metadata={"aliases": ("--keyframes",)})
     second_looks: int = 2
     max_conditioning: int = 4
     match_iou: float = 0.5
@@ -166,12 +170,12 @@ class PipelineConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    on_parse_error: str = "raise"
+    on_parse_error: str = field(default="raise", metadata={"choices": ON_PARSE_ERROR})
     overlap: bool = True
 
     def __post_init__(self) -> None:
         _check(
-            self.on_parse_error in ("raise", "empty"),
+            self.on_parse_error in ON_PARSE_ERROR,
             f"on_parse_error must be 'raise' or 'empty', got {self.on_parse_error!r}",
         )
 
@@ -198,7 +202,7 @@ class ModelOptions:
     """
 
     device: str = "auto"
-    backend: str = "auto"
+    backend: str = field(default="auto", metadata={"choices": BACKENDS})
     providers: tuple[Provider, ...] | None = None
     revision: str | None = None
     local_files_only: bool = False
@@ -206,7 +210,9 @@ class ModelOptions:
     threads: int | None = None
     variant: tuple[str, ...] = ()
     skip_parity: bool = False
-    memory_budget: int | str | None = None
+    memory_budget: int | str | None = field(
+        default=None, metadata={"aliases": ("--memory",), "metavar": "SIZE"}
+    )
 
     def __post_init__(self) -> None:
         is_torch = self.backend == "torch"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from omni_sdk.media.frames import VideoInfo
     from omni_sdk.stages import GroundedBox
 
 
@@ -25,6 +26,7 @@ class Reasoned:
         status: "found", "absent" or "unparsed".
         keyframes: the moments that will be grounded, in time order, without objects yet.
         thinking_cut: as in `Result`.
+        video: the source: its size, times and number of frames.
     """
 
     thinking: str
@@ -32,6 +34,7 @@ class Reasoned:
     status: str
     keyframes: tuple[Keyframe, ...]
     thinking_cut: bool = False
+    video: VideoInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +17,7 @@ from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
 from omni_sdk.grs.observe import observe
 from omni_sdk.loading import load_stages
 from omni_sdk.media.frame_source import VideoFrameSource
+from omni_sdk.media.frames import VideoInfo
 from omni_sdk.media.limits import MediaLimits
 from omni_sdk.media.pixels.convert import PixelPath
 from omni_sdk.media.source import Source, open_source
@@ -134,7 +135,12 @@ class Pipeline:
         return cls(*stages, limits=limits or MediaLimits.from_environment())
 
     def __call__(
-        self, source: Source, query: str, *, config: PipelineConfig | None = None
+        self,
+        source: Source,
+        query: str,
+        *,
+        config: PipelineConfig | None = None,
+        on_event: Callable[[Event], None] | None = None,
     ) -> Result:
         """Find what a query asks for, and its mask in every frame.
 
@@ -143,6 +149,7 @@ class Pipeline:
                 (H, W, 3) uint8 RGB arrays.
             query: the question, in words.
             config: options; None: the defaults.
+            on_event: told of each of `stream`'s events as it comes, to show how far the run is.
 
         Returns:
             The answer. Status "absent" (nothing matches) is a real answer with no tracks.
@@ -154,6 +161,8 @@ class Pipeline:
         """
         frames: list[FrameMasks] = []
         for event in self.stream(source, query, config=config):
+            if on_event is not None:
+                on_event(event)
             if isinstance(event, Frame):
                 frames.append(FrameMasks(event.frame_index, event.pts_seconds, event.masks))
             elif isinstance(event, Finished):
@@ -184,7 +193,7 @@ class Pipeline:
             chosen = choose_keyframes(
                 reasoning.segments, observation.clock, config.tracking.max_keyframes
             )
-            yield _reasoned(reasoning, status, chosen)
+            yield _reasoned(reasoning, status, chosen, video.info)
             looks = system.looks(chosen, observation.clock)
             found = in_time_order(system.ground(looks, partial(_images, video, watch)))
             keyframes, boxes = tuple(f.look for f in found), tuple(f.boxes for f in found)
@@ -236,12 +245,12 @@ class Pipeline:
         config = config or PipelineConfig()
         reasoner, watch = _need(self.reasoner), Stopwatch()
         with self._open(source, watch, config.sampling.pixels) as video:
-            observation = observe(video, reasoner, config.sampling, watch)
+            observation, info = observe(video, reasoner, config.sampling, watch), video.info
         reasoning, status = _reason(reasoner, observation, query, config, watch)
         keyframes = choose_keyframes(
             reasoning.segments, observation.clock, config.tracking.max_keyframes
         )
-        return _reasoned(reasoning, status, keyframes)
+        return _reasoned(reasoning, status, keyframes, info)
 
     def ground(self, source: Source, keyframes: Sequence[Keyframe]) -> Grounded:
         """Run the grounder alone on keyframes (only frame_index and description are read)."""
@@ -314,8 +323,11 @@ def _reason(
     return reasoning, "found" if reasoning.segments else "absent"
 
 
-def _reasoned(reasoning: Reasoning, status: str, keyframes: tuple[Keyframe, ...]) -> Reasoned:
-    return Reasoned(reasoning.thinking, reasoning.answer, status, keyframes, reasoning.thinking_cut)
+def _reasoned(
+    reasoning: Reasoning, status: str, keyframes: tuple[Keyframe, ...], video: VideoInfo
+) -> Reasoned:
+    cut = reasoning.thinking_cut
+    return Reasoned(reasoning.thinking, reasoning.answer, status, keyframes, cut, video)
 
 
 def _images(video: Video, watch: Stopwatch, indices: Sequence[int]) -> Mapping[int, Image]:

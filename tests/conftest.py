@@ -17,6 +17,9 @@ import pytest
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig, Sam2VideoModel
 
+    from omni_sdk import Pipeline
+    from omni_sdk.demo.clip import SceneTruth
+
 SIDE = 128
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -170,3 +173,27 @@ def sam2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("checkpoints") / "sam2.1-tiny"
     random_model().save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def pipe() -> Pipeline:
+    """The shipped bundle on the CPU."""
+    from omni_sdk import Pipeline
+
+    return Pipeline.from_pretrained("nano", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, SceneTruth]]:
+    """One held-out clip per family, a real mp4 file with sound: 192 x 192 pixels, 8 frames per second."""
+    from omni_sdk.demo.clip import write_clip
+    from omni_sdk.demo.scene import make_scene
+    from omni_sdk.demo.world import FAMILIES, held_out_seed
+
+    folder = tmp_path_factory.mktemp("clips")
+    made = {}
+    for family in FAMILIES:
+        path = folder / f"{family}.mp4"
+        scene = make_scene(held_out_seed(family, 0), family)
+        made[family] = path, write_clip(scene, path, size=(192, 192), fps=8.0)
+    return made

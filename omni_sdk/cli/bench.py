@@ -29,7 +29,9 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frames", type=int, help="frames shown to the reasoner")
     parser.add_argument("--no-audio", action="store_true", help="ignore the sound")
-    parser.add_argument("--json", type=Path, help="write every run's numbers to this file")
+    parser.add_argument(
+        "--json", type=common.output_file, help="write every run's numbers to this file"
+    )
     parser.add_argument(
         "--no-overlap",
         action="store_true",
@@ -40,9 +42,7 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="encode the next frame while the tracker works on this one",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--backend", default="auto", choices=("auto", "onnx", "tensorrt"))
-    common.declare_variants(parser)
+    common.declare_loading(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,6 +76,7 @@ def _measure(arguments: argparse.Namespace, name: str, videos: list[str]) -> int
         raise PromptError(f"--frames: {e}") from e
     arguments.bundle = resolve(name)
     pipeline = common.load_pipeline(arguments)
+    budget = common.read_models(arguments).memory_budget
     bundle = Bundle.open(arguments.bundle).with_variants(*pipeline.bundle.variants)
     settings = SettingsReport(
         arguments.warm_up,
@@ -84,7 +85,7 @@ def _measure(arguments: argparse.Namespace, name: str, videos: list[str]) -> int
         arguments.frames,
         overlap=not arguments.no_overlap,
         encode_ahead=arguments.encode_ahead,
-        memory_budget=arguments.memory,
+        memory_budget=None if budget is None else str(budget),
     )
     report = measure(
         pipeline,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from omni_sdk.config import PARITY
+from omni_sdk.cli.logs import at_level
+from omni_sdk.cli.options import declare_options, read_options
+from omni_sdk.config import ModelOptions, Provider
 
 if TYPE_CHECKING:
     from omni_sdk.media.limits import MediaLimits
@@ -30,16 +34,12 @@ def declare_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", default="nano", help="bundle directory, hub id, or 'nano' (default)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--backend", default="auto", choices=("auto", "onnx", "tensorrt", "torch"))
-    parser.add_argument(
-        "--tracker", default=None, help="with --backend torch: the tracker's checkpoint"
-    )
-    declare_variants(parser)
+    declare_loading(parser)
 
 
-def declare_variants(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose providers and variants, the latter by name or by the memory they take."""
+def declare_loading(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how models are loaded."""
+    declare_options(parser, ModelOptions, exclude=("providers",))
     parser.add_argument(
         "--provider",
         action="append",
@@ -49,54 +49,6 @@ def declare_variants(parser: argparse.ArgumentParser) -> None:
         "--device: TensorrtExecutionProvider, or CUDAExecutionProvider:enable_cuda_graph=1; may be "
         "repeated, most wanted first",
     )
-    parser.add_argument(
-        "--variant",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="use this variant of every graph that has it (fp16, int8, ..); may be repeated, the last wins",
-    )
-    parser.add_argument(
-        "--skip-parity",
-        action="store_true",
-        help="use graphs that compute something else on this machine (answers may be wrong)",
-    )
-    parser.add_argument(
-        "--memory",
-        metavar="SIZE",
-        help="fit this much memory ('8GB', 'auto'): chooses variants, frames and pixels, and says so",
-    )
-
-
-def declare_pixels(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says how pixels are made."""
-    parser.add_argument(
-        "--pixels",
-        choices=("exact", "fast"),
-        default="exact",
-        help="exact: pixels equal the reference preprocessing to the last bit; fast: one pass from the "
-        "decoder's planes, close to it",
-    )
-    parser.add_argument(
-        "--parity",
-        dest="pixels",
-        action=_Parity,
-        choices=tuple(PARITY),
-        help="older name of --pixels: hf is exact",
-    )
-
-
-class _Parity(argparse.Action):
-    """Stores a value of `--parity` as one of `--pixels`."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        setattr(namespace, self.dest, PARITY[str(values)])
 
 
 def declare_limits(parser: argparse.ArgumentParser) -> None:
@@ -140,24 +92,27 @@ def read_limits(arguments: argparse.Namespace) -> MediaLimits:
     return limits
 
 
+def read_models(arguments: argparse.Namespace) -> ModelOptions:
+    """Return how the models are to be loaded.
+
+    Raises:
+        OptionError, EngineError: options that cannot be, or contradict each other.
+    """
+    return read_options(arguments, ModelOptions, providers=read_providers(arguments))
+
+
 def load_pipeline(arguments: argparse.Namespace) -> Pipeline:
-    """Load the chosen models."""
+    """Load the chosen models; a memory plan is said before anything loads."""
     from omni_sdk.pipeline import Pipeline
 
-    return Pipeline.from_pretrained(
-        arguments.bundle,
-        device=arguments.device,
-        backend=arguments.backend,
-        tracker=getattr(arguments, "tracker", None),
-        limits=read_limits(arguments) if hasattr(arguments, "limit") else None,
-        variant=arguments.variant,
-        skip_parity=arguments.skip_parity,
-        memory_budget=read_memory(arguments),
-        providers=read_providers(arguments),
-    )
+    options = read_models(arguments)
+    limits = read_limits(arguments) if hasattr(arguments, "limit") else None
+    level = logging.NOTSET if options.memory_budget is None else logging.INFO
+    with at_level(logging.getLogger("omni_sdk.loading"), level):
+        return Pipeline.from_options(arguments.bundle, options, limits=limits)
 
 
-def read_providers(arguments: argparse.Namespace) -> list[tuple[str, dict[str, str]]] | None:
+def read_providers(arguments: argparse.Namespace) -> tuple[Provider, ...] | None:
     """Return execution providers with their options, None where none is named.
 
     Raises:
@@ -165,40 +120,42 @@ def read_providers(arguments: argparse.Namespace) -> list[tuple[str, dict[str, s
     """
     from omni_sdk.errors import EngineError
 
-    found = []
-    if arguments.provider and arguments.backend not in ("auto", "onnx"):
-        raise EngineError(f"--provider is for onnxruntime, not for --backend {arguments.backend}")
+    found: list[Provider] = []
+    backend = getattr(arguments, "backend", "auto")
+    if arguments.provider and backend not in ("auto", "onnx"):
+        raise EngineError(f"--provider is for onnxruntime, not for --backend {backend}")
     for text in arguments.provider:
         name, _, rest = text.partition(":")
         pairs = [item.partition("=") for item in rest.split(",") if item]
         if any(not key or not equals for key, equals, _ in pairs):
             raise EngineError(f"--provider {text!r}: expected NAME or NAME:KEY=VALUE,KEY=VALUE")
         found.append((name, {key: value for key, _, value in pairs}))
-    return found or None
+    return tuple(found) or None
 
 
-def read_memory(arguments: argparse.Namespace) -> str | None:
-    """Return the memory budget as text, checked; let the plan that follows from it be printed.
+def output_directory(text: str) -> Path:
+    """Return the path of a directory that is there or can be made; for argparse, so before models load."""
+    path = Path(text)
+    try:
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        is_free = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except OSError as e:
+        raise argparse.ArgumentTypeError(f"{text[:200]!r} is no path here: {e.strerror}") from e
+    if not is_free:
+        raise argparse.ArgumentTypeError(
+            f"expected a directory, or a path where one can be made, got {text!r}: {str(there)!r} is "
+            f"{'not writable' if there.is_dir() else 'a file'}"
+        )
+    return path
 
-    Raises:
-        MemoryBudgetError: no size.
-    """
-    from omni_sdk.errors import MemoryBudgetError
 
-    budget: str | None = arguments.memory
-    if budget is None:
-        return None
-    if budget != "auto":
-        from omni_sdk.bundle.memory_plan import parse_bytes
-
-        try:
-            parse_bytes(budget)
-        except ValueError as e:
-            raise MemoryBudgetError(f"--memory: {e}") from e
-    loading = logging.getLogger("omni_sdk.loading")
-    loading.addHandler(logging.StreamHandler())
-    loading.setLevel(logging.INFO)
-    return budget
+def output_file(text: str) -> Path:
+    """Return the path of a file that can be written; for argparse, so before models load."""
+    path = Path(text)
+    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        reason = "it is a directory" if path.is_dir() else "its folder is missing or not writable"
+        raise argparse.ArgumentTypeError(f"expected a file to write, got {text!r}: {reason}")
+    return path
 
 
 def say(message: str) -> None:

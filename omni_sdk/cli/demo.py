@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omni_sdk.cli import common
+from omni_sdk.cli.options import declare_pipeline, read_pipeline
 from omni_sdk.demo.world import FAMILIES
 
 if TYPE_CHECKING:
@@ -26,14 +27,19 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
         default=len(FAMILIES),
         help=f"how many clips (default {len(FAMILIES)}: one of each kind of question)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="first clip of the held-out series")
+    parser.add_argument(
+        "--seed", type=int, default=0, dest="first", help="first clip of the held-out series"
+    )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=common.output_directory,
         default=Path("omni-demo"),
         help="directory for clips, overlays and JSON (default omni-demo)",
     )
-    parser.add_argument("--json", type=Path, help="also write the scores of every clip here")
+    parser.add_argument(
+        "--json", type=common.output_file, help="also write the scores of every clip here"
+    )
+    declare_pipeline(parser, exclude=("seed", "on_parse_error"))
     common.declare_model(parser)
 
 
@@ -47,9 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.clips < 1:
             raise ValueError(f"--clips must be at least 1, got {arguments.clips}")
-        clips = list(demo_clips(arguments.clips, arguments.seed))
+        clips = list(demo_clips(arguments.clips, arguments.first))
     except ValueError as e:
         raise QueryError(str(e)) from e
+    config = read_pipeline(arguments, on_parse_error="empty")  # what cannot be read scores 0
     pipeline = common.load_pipeline(arguments)
     save = len(clips) <= SAVED_CLIPS
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -57,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         directory = arguments.out if save else Path(scratch)
         for seed, family in common.track(clips, len(clips), "clips"):
-            one = play(pipeline, seed, family, directory)
+            one = play(pipeline, seed, family, directory, config=config)
             played.append(one)
             if save:
                 one.result.save(arguments.out / one.path.stem)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omni_sdk.cli import common
+from omni_sdk.cli.options import declare_pipeline, read_pipeline
 
 if TYPE_CHECKING:
     from omni_sdk.results import Result
@@ -17,27 +17,22 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("video", help="path of a video or image, camera index, or rtsp:// address")
     parser.add_argument("query", help="the question, in words")
     parser.add_argument(
-        "--out", type=Path, help="write result.json, masks/ and overlay.mp4 into this directory"
+        "--out",
+        type=common.output_directory,
+        metavar="DIR",
+        help="write result.json, masks/ and overlay.mp4 into this directory",
     )
     parser.add_argument(
         "--json", action="store_true", help="print result.json instead of a summary"
     )
-    parser.add_argument("--frames", type=int, help="frames shown to the reasoner")
-    parser.add_argument("--no-audio", action="store_true", help="ignore the sound")
-    common.declare_pixels(parser)
-    parser.add_argument("--keyframes", type=int, default=4, help="keyframes that are grounded")
-    parser.add_argument(
-        "--thinking-budget",
-        type=int,
-        metavar="TOKENS",
-        help="thinking tokens after which an answer is asked for (default: three quarters of all)",
-    )
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    parser.add_argument("--seed", type=int, default=0)
+    declare_pipeline(parser, defaults={"on_parse_error": "empty"})
     parser.add_argument(
         "--strict",
-        action="store_true",
-        help="fail when the reasoner's text cannot be parsed (default: status 'unparsed', no tracks)",
+        dest="on_parse_error",
+        action="store_const",
+        const="raise",
+        default=argparse.SUPPRESS,
+        help="short for --on-parse-error raise",
     )
     common.declare_model(parser)
     common.declare_limits(parser)
@@ -47,36 +42,21 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     import json
 
-    from omni_sdk.config import (
-        GenerationConfig,
-        PipelineConfig,
-        SamplingConfig,
-        TrackingConfig,
-    )
-    from omni_sdk.errors import QueryError
+    from omni_sdk.cli.progress import RunProgress
+    from omni_sdk.errors import OptionError
 
-    try:
-        config = PipelineConfig(
-            sampling=SamplingConfig(
-                num_frames=arguments.frames,
-                audio=not arguments.no_audio,
-                pixels=arguments.pixels,
-            ),
-            generation=GenerationConfig(
-                temperature=arguments.temperature,
-                seed=arguments.seed,
-                thinking_budget=arguments.thinking_budget,
-            ),
-            tracking=TrackingConfig(max_keyframes=arguments.keyframes),
-            on_parse_error="raise" if arguments.strict else "empty",
+    config, models = read_pipeline(arguments), common.read_models(arguments)
+    if models.backend == "torch" and models.tracker is None:
+        raise OptionError(
+            "--backend torch runs two checkpoints: name the tracker's with --tracker, or use `ask`, which "
+            "needs none"
         )
-    except ValueError as e:
-        raise QueryError(str(e)) from e
     pipeline = common.load_pipeline(arguments)
     if pipeline.bundle.name == "nano":
         common.say(common.NANO_WARNING)
     source = int(arguments.video) if arguments.video.isdigit() else arguments.video
-    result = pipeline(source, arguments.query, config=config)
+    with RunProgress() as progress:
+        result = pipeline(source, arguments.query, config=config, on_event=progress)
     if result.status == "unparsed":
         common.say(f"the reasoner's text holds no readable answer: {result.answer[:200]!r}")
     if arguments.out is not None:

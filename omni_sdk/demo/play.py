@@ -18,6 +18,7 @@ from omni_sdk.stages import KeyframePrompt
 
 SIZE = (384, 384)
 FPS = 8.0
+FORGIVING = PipelineConfig(on_parse_error="empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,13 @@ class Played:
 
 
 def play(
-    pipeline: Pipeline, seed: int, family: str, directory: Path, *, with_true_box: bool = True
+    pipeline: Pipeline,
+    seed: int,
+    family: str,
+    directory: Path,
+    *,
+    config: PipelineConfig = FORGIVING,
+    with_true_box: bool = True,
 ) -> Played:
     """Write a clip, ask the pipeline its question, and score the answer.
 
@@ -50,23 +57,25 @@ def play(
         seed: of the scene.
         family: of the query; one of `omni_sdk.demo.world.FAMILIES`.
         directory: where the clip is written; must exist.
+        config: options; an answer that cannot be read raises or scores 0, as they say.
         with_true_box: also measure the tracker alone.
     """
     path = directory / f"{family}_{seed}.mp4"
     truth = write_clip(make_scene(seed, family), path, size=SIZE, fps=FPS)
-    config = PipelineConfig(on_parse_error="empty")  # an answer that cannot be read scores 0
     result = pipeline(path, truth.query, config=config)
     targets = [index for index, _ in truth.scene.answers] if with_true_box else []
-    js = [_tracker_j(pipeline, path, truth, target) for target in targets]
+    js = [_tracker_j(pipeline, path, truth, target, config) for target in targets]
     tracker_j = float(np.mean(js)) if js else None
     return Played(path, truth, result, score_clip(result, truth), tracker_j)
 
 
-def _tracker_j(pipeline: Pipeline, path: Path, truth: SceneTruth, target: int) -> float:
+def _tracker_j(
+    pipeline: Pipeline, path: Path, truth: SceneTruth, target: int, config: PipelineConfig
+) -> float:
     masks = list(truth.masks(target))
     areas = np.array([m.sum() for m in masks])
     prompt = int(np.flatnonzero(areas >= 0.5 * areas.max())[0])
     box = np.array([truth.box(prompt, target)], np.float32)
-    (track,) = pipeline.track(path, [KeyframePrompt(prompt, box)])
+    (track,) = pipeline.track(path, [KeyframePrompt(prompt, box)], config=config)
     visible = np.flatnonzero(areas)
     return float(np.mean([region_similarity(track.mask_at(int(t)), masks[t]) for t in visible]))

@@ -131,9 +131,11 @@ def test_a_group_grounds_and_propagates_each_question_once() -> None:
 def test_a_second_look_is_paid_where_it_finds() -> None:
     """Boxes are compared with the truth of the frame on which they were found."""
 
+    seen = "direct:20000002"  # its target is there from the first frame on
+
     class OnFrame(CountingGrounder):
         def ground(self, images: list[Any], descriptions: list[str]) -> list[Any]:
-            clip = WorldClip(SAMPLE)
+            clip = WorldClip(seen)
             true = clip.truth.boxes_at(8)[0]
             self.asked += descriptions
             return [
@@ -145,7 +147,7 @@ def test_a_second_look_is_paid_where_it_finds() -> None:
         grounder = OnFrame()
         scorer = ClipScorer(lambda s: WorldClip(s, tracker_size=32), grounder, TrueMaskTracker())
         point = GroundingPoint(3, 3, "a", second_looks=others)
-        job = RewardJob.from_dict(RewardJob(SAMPLE, "clip", (point,)).to_dict())
+        job = RewardJob.from_dict(RewardJob(seen, "clip", (point,)).to_dict())
         assert job.points == (point,)
         return scorer.score(job), len(grounder.asked)
 

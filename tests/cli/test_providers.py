@@ -16,10 +16,10 @@ def _read(*texts, backend="auto"):
 
 def test_names_and_options():
     assert _read() is None
-    assert _read("TensorrtExecutionProvider", "CUDAExecutionProvider:a=1,b=x=y") == [
+    assert _read("TensorrtExecutionProvider", "CUDAExecutionProvider:a=1,b=x=y") == (
         ("TensorrtExecutionProvider", {}),
         ("CUDAExecutionProvider", {"a": "1", "b": "x=y"}),
-    ]
+    )
     for wrong in ("X:a", "X:=1", "X:a=1,b"):
         with pytest.raises(EngineError, match="expected NAME"):
             _read(wrong)

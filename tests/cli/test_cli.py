@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -12,7 +13,9 @@ import av
 import numpy as np
 import pytest
 
-from omni_sdk.cli import COMMANDS, main
+from omni_sdk.cli import COMMANDS, build_parser, main
+from omni_sdk.cli.options import read_pipeline
+from omni_sdk.config import GenerationConfig, PipelineConfig, SamplingConfig, TrackingConfig
 from omni_sdk.demo.clip import SceneTruth
 
 Clips = dict[str, tuple[Path, SceneTruth]]
@@ -112,6 +115,19 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "nowhere.mp4", "the circle"], "no such file"),
         (["run", "nowhere.mp4", "the circle", "--frames", "0"], "num_frames must be at least 1"),
         (["run", "x.mp4", "q", "--bundle", "no/such"], "could not be downloaded"),
+        (["run", "x.mp4", "q", "--bundle", "x"], "not a directory"),
+        (["run", "x.mp4", "q", "--bundle", __file__], "not a directory"),
+        (["run", "x.mp4", "q", "--device", "gpu"], "device must be"),
+        (["run", "x.mp4", "q", "--device", "cuda:x"], "device must be"),
+        (["run", "x.mp4", "q", "--tracker", "x"], "tracker= is for backend='torch'"),
+        (["run", "x.mp4", "q", "--backend", "torch"], "with --tracker"),
+        (["run", "x.mp4", "q", "--backend", "torch", "--tracker", "x"], "not a directory"),
+        (["run", "x.mp4", "q", "--temperature", "nan"], "temperature must be finite"),
+        (["run", "x.mp4", "q", "--memory", "much"], "expected a size"),
+        (["run", "x.mp4", "q", "--stride", "99"], "stride must be in [1, 32]"),
+        (["run", "x.mp4", "q", "--pixels", "fast", "--parity", "hf"], "contradict"),
+        (["run", ".", "q"], "is a directory"),
+        (["ask", "nowhere.mp4", "q"], "no such file"),
         (["inspect", "nowhere.mp4"], "no such file"),
         (["demo", "--clips", "0"], "at least 1"),
     ],
@@ -132,11 +148,80 @@ def test_errors_are_one_line(
     assert message in last
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["run", "x.mp4"], ["run", "a", "b", "--fast"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["run", "x.mp4"],
+        ["run", "a", "b", "--fast"],
+        ["run", "a", "b", "--out", __file__],
+        ["run", "a", "b", "--out", f"{__file__}/inside"],
+        ["run", "a", "b", "--out", "x" * 5000],
+        ["run", "a", "b", "--stride", "often"],
+        ["run", "a", "b", "--pixels", "nice"],
+        ["demo", "--json", "no/such/folder/scores.json"],
+        ["demo", "--json", "."],
+        ["demo", "--out", __file__],
+        ["bench", "nano", "x.mp4", "--query", "q", "--json", "no/such/file.json"],
+        ["eval", "check", "revos", ".", "--json", "no/such/file.json"],
+        ["eval", "revos", ".", "--out", __file__],
+        ["eval", "revos", ".", "--out", "o", "--limit", "some"],
+    ],
+)
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("omni-sdk")
+
+
+def test_a_command_loads_its_own_module_alone() -> None:
+    code = (
+        "import sys\nfrom omni_sdk.cli import build_parser\n"
+        "build_parser().parse_args(['run', 'a', 'b'])\n"
+        "print(*sorted(m for m in sys.modules if m.startswith('omni_sdk.cli.')))\n"
+        "print(*{'numpy', 'av', 'torch', 'onnxruntime', 'tokenizers'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, heavy = out.stdout.split("\n")[:2]
+    assert loaded.split() == [
+        f"omni_sdk.cli.{name}" for name in ("common", "logs", "options", "run")
+    ]
+    assert heavy == ""
+
+
+def test_progress_and_logs_are_on_stderr(clips: Clips, capsys: pytest.CaptureFixture[str]) -> None:
+    path, truth = clips["direct"]
+    assert main(["-v", "run", str(path), truth.query, "--json", "--memory", "2GB"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["status"] == "found"
+    assert "reasoning: found, 1 keyframe, " in err
+    assert "grounding: 1 box, " in err
+    assert "tracking: 64/64 frames, " in err
+    assert err.count("memory plan: ") == 1
+    assert "INFO omni_sdk.loading: memory plan" in err
+
+
+def test_all_options_of_a_run_reach_it() -> None:
+    """Every field but the models' providers, on the commands that run the pipeline."""
+    words = "--frames 3 --no-audio --parity fast --keyframes 2 --stride auto --no-overlap --stop a --stop b"
+    given = build_parser().parse_args(["run", "a", "b", *words.split(), "--second-looks", "0"])
+    assert read_pipeline(given) == PipelineConfig(
+        sampling=SamplingConfig(3, audio=False, pixels="fast"),
+        generation=GenerationConfig(stop=("a", "b")),
+        tracking=TrackingConfig(2, second_looks=0, stride="auto"),
+        overlap=False,
+        on_parse_error="empty",
+    )
+    plain = build_parser().parse_args(["eval", "revos", "a", "--out", "o"])
+    assert read_pipeline(plain) == PipelineConfig()
+    for parser in (["run", "a", "b"], ["eval", "run", "revos", "a", "--out", "o"]):
+        for part in (SamplingConfig, GenerationConfig, TrackingConfig, PipelineConfig):
+            for field in dataclasses.fields(part):
+                if isinstance(field.default, bool):
+                    flag = f"--no-{field.name.replace('_', '-')}"
+                    assert not getattr(build_parser().parse_args([*parser, flag]), field.name)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
