@@ -38,7 +38,7 @@ from omni_sdk.config import PipelineConfig, TrackingConfig
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.demo.world import FAMILIES, held_out_seed
-from omni_sdk.dus.flow.carry import MaskCarrier
+from omni_sdk.dus.flow.warp import MaskCarrier
 from omni_sdk.dus.masks import mask_iou
 from omni_sdk.dus.sam2.memory import MemoryLimits
 from omni_sdk.dus.system import Found, make_prompts

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from omni_sdk.dus.flow.carry import Carried, Luma, MaskCarrier, gray
+from omni_sdk.dus.flow.warp import Carried, Luma, MaskCarrier, gray
 from omni_sdk.dus.masks import rle_decode, rle_encode
 from omni_sdk.media.frames import VideoFrame
 from omni_sdk.stages import FrameMasks, ObjectMask

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from omni_sdk import native
-from omni_sdk.dus.flow import carry
+from omni_sdk.dus.flow import warp
 from omni_sdk.dus.flow import points_numpy as carry_numpy
-from omni_sdk.dus.flow.carry import MaskCarrier
+from omni_sdk.dus.flow.warp import MaskCarrier
 from omni_sdk.dus.masks import mask_iou
 
 Clip = tuple[NDArray[np.uint8], NDArray[np.bool_]]
@@ -79,7 +79,7 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[MaskCarrier, Ma
 
     def build(*args: object) -> tuple[MaskCarrier, MaskCarrier]:
         ours = MaskCarrier(*args)  # type: ignore[arg-type]
-        monkeypatch.setattr(carry, "_kernels", lambda: carry_numpy)
+        monkeypatch.setattr(warp, "_kernels", lambda: carry_numpy)
         reference = MaskCarrier(*args)  # type: ignore[arg-type]
         monkeypatch.undo()
         return ours, reference
@@ -133,7 +133,7 @@ def test_any_frames_and_masks_native_equals_numpy(seed, height, width, level) ->
 
 PORTABLE_CHECK = """
 import numpy as np
-from omni_sdk.dus.flow.carry import MaskCarrier
+from omni_sdk.dus.flow.warp import MaskCarrier
 rng = np.random.default_rng(3)
 scene = np.kron(rng.integers(0, 256, (30, 40)), np.ones((5, 5))).astype(np.uint8)
 mask = np.zeros((120, 160), bool)
