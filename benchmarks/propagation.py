@@ -1,11 +1,11 @@
-"""Masks carried between tracked frames: `python benchmarks/propagation.py [--quick] [--json PATH]`.
+"""Masks warped between tracked frames: `python benchmarks/propagation.py [--quick] [--json PATH]`.
 
-(a) "carry": generated clips with exact masks through H.264 (see propagation_clips.py). A true mask is carried
+(a) "carry": generated clips with exact masks through H.264 (see propagation_clips.py). A true mask is warped
     over gaps of 4 and 8 frames by ours and by OpenCV's DIS flow, warping the mask at every step. IoU, and CPU
     time per object and frame, one thread, in turns on every stretch. The method was tuned on the seeds
     below 6; --seed takes others.
 (b) "pipeline": held-out demo clips that hold their target through the default bundle at strides 1, 2, 4, 8
-    and "auto": mean J, its loss against stride 1, and the tracker's CPU time per frame, carrying included.
+    and "auto": mean J, its loss against stride 1, and the tracker's CPU time per frame, warping included.
     Then stride 4 again with other temporal distances in the tracker's memory. Tuned on numbers below 100 of
     each family.
 (c) "real": the clips of ../shared/media with a box given by hand at strides 1, 4 and 8: IoU against stride 1,
@@ -38,7 +38,7 @@ from omni_sdk.config import PipelineConfig, TrackingConfig
 from omni_sdk.demo.clip import write_clip
 from omni_sdk.demo.scene import make_scene
 from omni_sdk.demo.world import FAMILIES, held_out_seed
-from omni_sdk.dus.flow.warp import MaskCarrier
+from omni_sdk.dus.flow.warp import MaskWarper
 from omni_sdk.dus.masks import mask_iou
 from omni_sdk.dus.sam2.memory import MemoryLimits
 from omni_sdk.dus.system import Found, make_prompts
@@ -77,13 +77,13 @@ def opencv() -> ModuleType | Missing:
     return cv2
 
 
-def carry_ours(clip: Clip, start: int, gap: int) -> list[Mask]:
+def warp_ours(clip: Clip, start: int, gap: int) -> list[Mask]:
     """Masks of the `gap` frames after `start`."""
-    carrier = MaskCarrier(clip.luma[start], clip.masks[start])
-    return [carrier.step(luma).mask for luma in clip.luma[start + 1 : start + 1 + gap]]
+    warper = MaskWarper(clip.luma[start], clip.masks[start])
+    return [warper.step(luma).mask for luma in clip.luma[start + 1 : start + 1 + gap]]
 
 
-def carry_dis(cv2: Any, clip: Clip, start: int, gap: int, preset: str, shrink: int) -> list[Mask]:
+def warp_dis(cv2: Any, clip: Clip, start: int, gap: int, preset: str, shrink: int) -> list[Mask]:
     """The same by dense flow from each frame back to the one before."""
     flow = cv2.DISOpticalFlow_create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset}"))
     height, width = clip.luma.shape[1:]
@@ -102,8 +102,8 @@ def carry_dis(cv2: Any, clip: Clip, start: int, gap: int, preset: str, shrink: i
     return masks
 
 
-def bench_carry(bench: Benchmark, seeds: range, starts: Sequence[int]) -> None:
-    """(a) Carried masks against the truth."""
+def bench_warp(bench: Benchmark, seeds: range, starts: Sequence[int]) -> None:
+    """(a) Warped masks against the truth."""
     cv2 = opencv()
     names = [OURS] if isinstance(cv2, Missing) else [OURS, *DIS]
     ious: dict[tuple[str, str, int], list[float]] = {}
@@ -115,9 +115,9 @@ def bench_carry(bench: Benchmark, seeds: range, starts: Sequence[int]) -> None:
                 for name in names if n % 2 == 0 else names[::-1]:
                     began = time.process_time()
                     if name == OURS:
-                        masks = carry_ours(clip, start, max(GAPS))
+                        masks = warp_ours(clip, start, max(GAPS))
                     else:
-                        masks = carry_dis(cv2, clip, start, max(GAPS), *DIS[name])
+                        masks = warp_dis(cv2, clip, start, max(GAPS), *DIS[name])
                     cpu.setdefault((kind, name), []).append(
                         (time.process_time() - began) / max(GAPS)
                     )
@@ -365,7 +365,7 @@ def bench_real(bench: Benchmark, overlays: Path | None) -> None:
 
 
 def write_overlay(path: Path, track: MaskTrack, target: Path) -> None:
-    """Write six frames of a clip side by side, the mask in red (carried) or green (tracked)."""
+    """Write six frames of a clip side by side, the mask in red (warped) or green (tracked)."""
     from omni_sdk.media.source import open_source
 
     indices = np.linspace(0, len(track) - 1, 8).astype(int)[1:-1]
@@ -407,7 +407,7 @@ def main() -> int:
     if "carry" in parts:
         first = 0 if seed is None else seed
         seeds = range(first, first + (1 if arguments.quick else 6))
-        bench_carry(bench, seeds, (0, 8) if arguments.quick else (0, 4, 8, 12, 16))
+        bench_warp(bench, seeds, (0, 8) if arguments.quick else (0, 4, 8, 12, 16))
     if "pipeline" in parts:
         clips = 10 if arguments.quick else arguments.clips
         bench_pipeline(bench, clips, arguments.fps, 200 if seed is None else seed)

@@ -121,8 +121,8 @@ class TrackingConfig:
             tracked there.
         backward: also fill the frames before the first keyframe.
         stride: the tracker's model runs on every `stride`-th frame and on keyframes, in [1, 32]; the masks of
-            the frames in between are carried along with the pictures. "auto": as soon as they can no
-            longer be carried with confidence, and on every eighth frame.
+            the frames in between are warped along with the pictures. "auto": as soon as they can no
+            longer be warped with confidence, and on every eighth frame.
         encode_ahead: with stride 1, the image encoder works on the next frame while the rest of the model
             works on this one. The masks are the same either way. It pays where one of them leaves the device
             idle (few threads, small graphs); the memory that both need comes together.

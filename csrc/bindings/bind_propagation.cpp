@@ -185,7 +185,7 @@ py::array_t<bool> flowWarp(const ByteImage& mask, const ByteImage& anchor, const
 
 }  // namespace
 
-// Shapes, units and errors are documented on the public faces in omni_sdk/dus/carry*.py.
+// Shapes, units and errors are documented on the public faces in omni_sdk/dus/flow.
 void register_propagation(py::module_& m) {
   m.def("flow_select", &flowSelect, py::arg("luma").noconvert(), py::arg("mask").noconvert(), py::arg("box"),
         py::arg("count"));

@@ -1,4 +1,4 @@
-// Fuzz target: the carrying kernels on any size, row distance, box and content, with points, guesses and
+// Fuzz target: the warping kernels on any size, row distance, box and content, with points, guesses and
 // matches that may be far away, infinite or no numbers. Whatever comes, they return or throw
 // std::invalid_argument; frames are heap blocks of exactly the stated size, so that the sanitizer sees any
 // over-read.
@@ -61,8 +61,8 @@ struct Frame {
   std::vector<uint8_t> pixels;
 };
 
-// Everything that one step of carrying does.
-void carry(const uint8_t* head, Stream& stream) {
+// Everything that one step of warping does.
+void warp(const uint8_t* head, Stream& stream) {
   const int64_t height = head[0] % 80 + 1, width = head[1] % 80 + 1, padding = head[2] % 40;
   const Frame before(stream, height, width, padding), after(stream, height, width, padding / 2);
   Frame mask(stream, height, width, 0);
@@ -120,7 +120,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size <= kHead) return 0;
   Stream stream(data + kHead, size - kHead);
   try {
-    carry(data, stream);
+    warp(data, stream);
   } catch (const std::invalid_argument&) {
   }
   return 0;

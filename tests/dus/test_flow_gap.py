@@ -1,4 +1,4 @@
-"""Strides of the tracker: which frames are tracked, which are carried, and from where."""
+"""Strides of the tracker: which frames are tracked, which are warped, and from where."""
 
 from __future__ import annotations
 

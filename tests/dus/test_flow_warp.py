@@ -1,4 +1,4 @@
-"""Carried masks: native equals numpy to the last bit, motion is found, trouble lowers the confidence."""
+"""Warped masks: native equals numpy to the last bit, motion is found, trouble lowers the confidence."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from omni_sdk import native
-from omni_sdk.dus.flow import warp
-from omni_sdk.dus.flow import points_numpy as carry_numpy
-from omni_sdk.dus.flow.warp import MaskCarrier
+from omni_sdk.dus.flow import points_numpy, warp
+from omni_sdk.dus.flow.warp import MaskWarper
 from omni_sdk.dus.masks import mask_iou
 
 Clip = tuple[NDArray[np.uint8], NDArray[np.bool_]]
@@ -72,22 +71,22 @@ def rigid() -> Clip:
 
 
 @pytest.fixture
-def both(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[MaskCarrier, MaskCarrier]]:
-    """Return a maker of two carriers of one anchor: native and numpy."""
+def both(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[MaskWarper, MaskWarper]]:
+    """Return a maker of two warpers of one anchor: native and numpy."""
     if not native.available():
         pytest.fail("omni_sdk._core is not built, or OMNI_SDK_NO_NATIVE is set")
 
-    def build(*args: object) -> tuple[MaskCarrier, MaskCarrier]:
-        ours = MaskCarrier(*args)  # type: ignore[arg-type]
-        monkeypatch.setattr(warp, "_kernels", lambda: carry_numpy)
-        reference = MaskCarrier(*args)  # type: ignore[arg-type]
+    def build(*args: object) -> tuple[MaskWarper, MaskWarper]:
+        ours = MaskWarper(*args)  # type: ignore[arg-type]
+        monkeypatch.setattr(warp, "_kernels", lambda: points_numpy)
+        reference = MaskWarper(*args)  # type: ignore[arg-type]
         monkeypatch.undo()
         return ours, reference
 
     return build
 
 
-def same(ours: MaskCarrier, reference: MaskCarrier) -> bool:
+def same(ours: MaskWarper, reference: MaskWarper) -> bool:
     """Whether all that they know is equal, bit for bit."""
     names = ("_start", "_now", "_smooth", "_velocity", "_belief", "_affine", "_mask")
     return all(np.array_equal(getattr(ours, n), getattr(reference, n)) for n in names)
@@ -120,9 +119,9 @@ def test_any_frames_and_masks_native_equals_numpy(seed, height, width, level) ->
     if level != "noise":
         frames = frames // 128 * 90 if level == "steps" else np.full_like(frames, 77)
     mask = rng.random((height, width)) < rng.random() ** 2
-    ours = MaskCarrier(frames[0], mask)
-    reference = MaskCarrier(frames[0], mask)
-    reference._kernels = carry_numpy
+    ours = MaskWarper(frames[0], mask)
+    reference = MaskWarper(frames[0], mask)
+    reference._kernels = points_numpy
     for frame in frames[1:]:
         a, b = ours.step(frame), reference.step(frame)
         np.testing.assert_array_equal(a.mask, b.mask)
@@ -133,15 +132,15 @@ def test_any_frames_and_masks_native_equals_numpy(seed, height, width, level) ->
 
 PORTABLE_CHECK = """
 import numpy as np
-from omni_sdk.dus.flow.warp import MaskCarrier
+from omni_sdk.dus.flow.warp import MaskWarper
 rng = np.random.default_rng(3)
 scene = np.kron(rng.integers(0, 256, (30, 40)), np.ones((5, 5))).astype(np.uint8)
 mask = np.zeros((120, 160), bool)
 mask[30:90, 40:110] = True
-carrier = MaskCarrier(scene[10:130, 10:170], mask)
+warper = MaskWarper(scene[10:130, 10:170], mask)
 for t in range(1, 4):
-    carried = carrier.step(scene[10 + t : 130 + t, 10 - 2 * t : 170 - 2 * t])
-    print(carried.confidence.hex(), carried.mask.sum(), carrier._now.tobytes().hex())
+    warped = warper.step(scene[10 + t : 130 + t, 10 - 2 * t : 170 - 2 * t])
+    print(warped.confidence.hex(), warped.mask.sum(), warper._now.tobytes().hex())
 """
 
 
@@ -153,37 +152,37 @@ def test_the_portable_windows_give_the_same_bits(outputs_of_paths) -> None:
 
 def test_rigid_motion_is_carried(rigid) -> None:
     luma, masks = rigid
-    carrier = MaskCarrier(luma[0], masks[0])
+    warper = MaskWarper(luma[0], masks[0])
     for t in range(1, 9):
-        carried = carrier.step(luma[t])
-        assert mask_iou(carried.mask, masks[t]) > 0.92
-        assert carried.confidence > 0.7
+        warped = warper.step(luma[t])
+        assert mask_iou(warped.mask, masks[t]) > 0.92
+        assert warped.confidence > 0.7
     assert mask_iou(masks[0], masks[8]) < 0.5  # or there was nothing to do
 
 
 def test_bent_objects_follow_their_wave() -> None:
     luma, masks = make(2, 7, wave=4.0, spin=0.0)
-    carrier = MaskCarrier(luma[0], masks[0])
-    ious = [mask_iou(carrier.step(luma[t]).mask, masks[t]) for t in range(1, 7)]
+    warper = MaskWarper(luma[0], masks[0])
+    ious = [mask_iou(warper.step(luma[t]).mask, masks[t]) for t in range(1, 7)]
     assert min(ious) > 0.91
 
 
 def test_a_still_frame_returns_the_mask_itself(rigid) -> None:
     luma, masks = rigid
-    carried = MaskCarrier(luma[0], masks[0]).step(luma[0])
-    np.testing.assert_array_equal(carried.mask, masks[0])
-    assert carried.confidence > 0.9
+    warped = MaskWarper(luma[0], masks[0]).step(luma[0])
+    np.testing.assert_array_equal(warped.mask, masks[0])
+    assert warped.confidence > 0.9
 
 
 def test_an_object_that_goes_loses_confidence(rigid) -> None:
     luma, masks = rigid
     other = make(99, 1)[0][0]
-    carrier = MaskCarrier(luma[0], masks[0])
-    there = carrier.step(luma[1]).confidence
-    gone = carrier.step(other)
+    warper = MaskWarper(luma[0], masks[0])
+    there = warper.step(luma[1]).confidence
+    gone = warper.step(other)
     assert there > 0.7
     assert gone.confidence < 0.15
-    assert carrier.step(other).confidence <= gone.confidence + 0.05
+    assert warper.step(other).confidence <= gone.confidence + 0.05
 
 
 def test_what_is_covered_leaves_the_mask(rigid) -> None:
@@ -191,18 +190,18 @@ def test_what_is_covered_leaves_the_mask(rigid) -> None:
     covered = luma[1].copy()
     columns = slice(70, 86)
     covered[:, columns] = np.where(np.arange(144) // 3 % 2, 20, 235).astype(np.uint8)[:, None]
-    carried = MaskCarrier(luma[0], masks[0]).step(covered)
+    warped = MaskWarper(luma[0], masks[0]).step(covered)
     seen = masks[1].copy()
     seen[:, columns] = False
     assert masks[1][:, columns].sum() > 400
-    assert carried.mask[:, columns].mean() < 0.3 * masks[1][:, columns].mean()
-    assert mask_iou(carried.mask, seen) > max(0.8, mask_iou(masks[1], seen) + 0.1)
+    assert warped.mask[:, columns].mean() < 0.3 * masks[1][:, columns].mean()
+    assert mask_iou(warped.mask, seen) > max(0.8, mask_iou(masks[1], seen) + 0.1)
 
 
 def test_out_of_the_picture() -> None:
     luma, masks = make(3, 8, velocity=(20.0, 0.0))
-    carrier = MaskCarrier(luma[0], masks[0])
-    last = [carrier.step(frame) for frame in luma[1:]][-1]
+    warper = MaskWarper(luma[0], masks[0])
+    last = [warper.step(frame) for frame in luma[1:]][-1]
     assert masks[-1].sum() < 0.2 * masks[0].sum()
     assert mask_iou(last.mask, masks[-1]) > 0.3 or last.confidence < 0.3
 
@@ -216,9 +215,9 @@ def test_sizes(size) -> None:
     )
     masks = np.zeros(luma.shape, bool)
     masks[:, :32, :32] = tile[1]
-    carrier = MaskCarrier(luma[0], masks[0])
+    warper = MaskWarper(luma[0], masks[0])
     for t in (1, 2):
-        assert mask_iou(carrier.step(luma[t]).mask, masks[t]) > 0.8
+        assert mask_iou(warper.step(luma[t]).mask, masks[t]) > 0.8
 
 
 def test_rows_of_any_stride(rigid) -> None:
@@ -226,33 +225,33 @@ def test_rows_of_any_stride(rigid) -> None:
     wide = np.zeros((luma.shape[0], luma.shape[1], luma.shape[2] + 37), np.uint8)
     view = wide[:, :, 5 : 5 + luma.shape[2]]
     view[:] = luma
-    a, b = MaskCarrier(luma[0], masks[0]), MaskCarrier(view[0], masks[0])
+    a, b = MaskWarper(luma[0], masks[0]), MaskWarper(view[0], masks[0])
     np.testing.assert_array_equal(a.step(luma[1]).mask, b.step(view[1]).mask)
 
 
 def test_empty_masks_stay_empty(rigid) -> None:
     luma, masks = rigid
-    carried = MaskCarrier(luma[0], np.zeros_like(masks[0])).step(luma[1])
-    assert not carried.mask.any()
-    assert carried.confidence == 0
+    warped = MaskWarper(luma[0], np.zeros_like(masks[0])).step(luma[1])
+    assert not warped.mask.any()
+    assert warped.confidence == 0
 
 
 def test_bad_arguments(rigid) -> None:
     luma, masks = rigid
     with pytest.raises(TypeError, match="uint8"):
-        MaskCarrier(luma[0].astype(np.float32), masks[0])  # type: ignore[arg-type]
+        MaskWarper(luma[0].astype(np.float32), masks[0])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="bool or uint8"):
-        MaskCarrier(luma[0], masks[0].astype(np.int32))  # type: ignore[arg-type]
+        MaskWarper(luma[0], masks[0].astype(np.int32))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="one size"):
-        MaskCarrier(luma[0], masks[0][:-1])
+        MaskWarper(luma[0], masks[0][:-1])
     with pytest.raises(ValueError, match="keep their size"):
-        MaskCarrier(luma[0], masks[0]).step(luma[0][:-1])
+        MaskWarper(luma[0], masks[0]).step(luma[0][:-1])
     with pytest.raises(ValueError, match="sides"):
-        MaskCarrier(
-            np.zeros((1, carry.MAX_SIDE + 1), np.uint8), np.zeros((1, carry.MAX_SIDE + 1), bool)
+        MaskWarper(
+            np.zeros((1, warp.MAX_SIDE + 1), np.uint8), np.zeros((1, warp.MAX_SIDE + 1), bool)
         )
     with pytest.raises(ValueError, match="points"):
-        MaskCarrier(luma[0], masks[0], points=0)
+        MaskWarper(luma[0], masks[0], points=0)
 
 
 def test_the_native_kernels_check_their_arguments(rigid) -> None:

@@ -1,4 +1,4 @@
-// Luma images and masks as the carrying kernels read them: crops, padded, as pyramids.
+// Luma images and masks as the warping kernels read them: crops, padded, as pyramids.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 namespace omni {
 
-// Longest side of a frame whose masks are carried: map coordinates stay within 32 bits.
+// Longest side of a frame whose masks are warped: map coordinates stay within 32 bits.
 constexpr int64_t kMaxFlowSide = 16384;
 // Pixels around each level of a pyramid that may be read: a window and its gradient fit.
 constexpr int64_t kFlowPad = 24;

@@ -1,13 +1,13 @@
-"""Frames between two tracked ones: held back, then filled with carried masks from both sides.
+"""Frames between two tracked ones: held back, then filled with warped masks from both sides.
 
 Note [Filling a gap]
-    Once the frame after a gap is tracked, each object's mask is carried to each waiting frame from the nearer
-    of the two tracked ones. Where that is not sure (`SURE`), the other one's is carried there too: the side
+    Once the frame after a gap is tracked, each object's mask is warped to each waiting frame from the nearer
+    of the two tracked ones. Where that is not sure (`SURE`), the other one's is warped there too: the side
     with more confidence times nearness is taken, and if neither is sure, something covers or uncovers the
     object, and it is what either side still sees. An object that one side does not have is there as long as
     the other side can follow it (`PRESENT`). At most `stride` - 1 frames wait, and as many grey frames.
 
-    With "auto", masks are carried forward as the frames come, and a frame is tracked as soon as the
+    With "auto", masks are warped forward as the frames come, and a frame is tracked as soon as the
     confidence in any object falls below `ENOUGH`, and after `MAX_GAP` frames at the latest.
 """
 
@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from omni_sdk.dus.flow.warp import Carried, Luma, MaskCarrier, gray
+from omni_sdk.dus.flow.warp import Luma, MaskWarper, WarpedMask, gray
 from omni_sdk.dus.masks import rle_decode, rle_encode
 from omni_sdk.media.frames import VideoFrame
 from omni_sdk.stages import FrameMasks, ObjectMask
@@ -37,16 +37,16 @@ Masks = Mapping[int, ObjectMask]
 
 @dataclass(slots=True)
 class _Side:
-    """One object's masks on the frames that wait, carried from one tracked frame only as far as needed."""
+    """One object's masks on the frames that wait, warped from one tracked frame only as far as needed."""
 
-    carrier: MaskCarrier
+    warper: MaskWarper
     lumas: list[Luma]  # in the order of the steps; may grow
-    carried: list[Carried] = field(default_factory=list)
+    warped: list[WarpedMask] = field(default_factory=list)
 
-    def at(self, step: int) -> Carried:
-        while len(self.carried) <= step:
-            self.carried.append(self.carrier.step(self.lumas[len(self.carried)]))
-        return self.carried[step]
+    def at(self, step: int) -> WarpedMask:
+        while len(self.warped) <= step:
+            self.warped.append(self.warper.step(self.lumas[len(self.warped)]))
+        return self.warped[step]
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Gap:
     _lumas: list[Luma] = field(default_factory=list)  # shared with the sides
 
     def hold(self, frame: VideoFrame, object_ids: set[int]) -> bool:
-        """Carry masks to a frame, unless it must be tracked.
+        """Warp masks to a frame, unless it must be tracked.
 
         Args:
             frame: the next frame of the walk.
@@ -92,20 +92,20 @@ class Gap:
         """End the gap with a tracked frame; return the frames that waited, in the walk's order."""
         masks = {mask.object_id: mask for mask in tracked}
         luma = gray(frame, self.size)
-        carriers = {
-            i: MaskCarrier(luma, rle_decode(mask.counts, self.size))
+        warpers = {
+            i: MaskWarper(luma, rle_decode(mask.counts, self.size))
             for i, mask in masks.items()
             if mask.score > 0
         }
         returning = self._lumas[::-1]
-        back = {i: _Side(copy.copy(carrier), returning) for i, carrier in carriers.items()}
+        back = {i: _Side(copy.copy(warper), returning) for i, warper in warpers.items()}
         filled = self._filled(back, masks)
         self._masks, self._frames, self._lumas = masks, [], []
-        self._sides = {i: _Side(carrier, self._lumas) for i, carrier in carriers.items()}
+        self._sides = {i: _Side(warper, self._lumas) for i, warper in warpers.items()}
         return filled
 
     def rest(self) -> list[FrameMasks]:
-        """Give up waiting: the walk ended. Masks are carried from the last tracked frame alone."""
+        """Give up waiting: the walk ended. Masks are warped from the last tracked frame alone."""
         filled = self._filled({}, None)
         self._frames, self._lumas = [], []
         return filled

@@ -1,4 +1,4 @@
-"""numpy references of the carrying kernels, as in `carry_numpy`: motion and warping (flow_motion.h)."""
+"""numpy references of the warping kernels, as in `points_numpy`: motion and warping (flow_motion.h)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""numpy references of the carrying kernels: the same bytes as the C++, slower. Here: points and tracking.
+"""numpy references of the warping kernels: the same bytes as the C++, slower. Here: points and tracking.
 
 Every function equals its native namesake bit for bit: sums of pixels are integers, sums of points are taken
 in the points' order in double, and nothing but + - * / and square roots is used. What each does and why is

@@ -1,13 +1,13 @@
-"""Masks carried from one frame to the next without the tracker.
+"""Masks warped from one frame to the next without the tracker.
 
-`MaskCarrier` follows points of an object from frame to frame, fits the object's motion since the anchor,
+`MaskWarper` follows points of an object from frame to frame, fits the object's motion since the anchor,
 and warps the anchor's mask by it: once, whatever the number of frames, so that nothing wears off. Motion is
-taken from the object's own pixels only. The kernels are native; without them `carry_numpy` gives the same
+taken from the object's own pixels only. The kernels are native; without them `points_numpy` gives the same
 bits.
 
-    carrier = MaskCarrier(luma, mask)          # a frame whose mask is known
+    warper = MaskWarper(luma, mask)          # a frame whose mask is known
     for luma in following_frames:
-        carried = carrier.step(luma)           # carried.mask, carried.confidence
+        warped = warper.step(luma)           # warped.mask, warped.confidence
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk import native
-from omni_sdk.dus.flow import points_numpy as carry_numpy
+from omni_sdk.dus.flow import points_numpy
 from omni_sdk.errors import MediaError
 from omni_sdk.media.frames import VideoFrame
 
@@ -47,8 +47,8 @@ _Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """A carried mask.
+class WarpedMask:
+    """A warped mask.
 
     Attributes:
         mask: (H, W) bool.
@@ -61,8 +61,8 @@ class Carried:
     confidence: float
 
 
-class MaskCarrier:
-    """Carries one object's mask forward (or, given frames in that order, backward) from an anchor.
+class MaskWarper:
+    """Warps one object's mask forward (or, given frames in that order, backward) from an anchor.
 
     The same frames and mask give the same result on every machine, to the last bit.
     """
@@ -110,8 +110,8 @@ class MaskCarrier:
         self._belief = np.ones(len(self._start))
         self._contrast: Doubles | None = None  # how much each point counts for the confidence
 
-    def step(self, luma: Luma) -> Carried:
-        """Carry the mask to the next frame.
+    def step(self, luma: Luma) -> WarpedMask:
+        """Warp the mask to the next frame.
 
         Args:
             luma: (H, W) uint8, the frame after the one of the last step; kept until the next step.
@@ -126,7 +126,7 @@ class MaskCarrier:
         alive = self._belief > 0
         if self._box is None or not alive.any():
             self._frame = luma
-            return Carried(self._mask.view(np.bool_).copy(), 0.0)
+            return WarpedMask(self._mask.view(np.bool_).copy(), 0.0)
         matches = self._follow(luma, alive)
         affine, weights = self._kernels.flow_fit(matches, self._affine, self._reach)
         smooth, box = self._kernels.flow_smooth(
@@ -152,7 +152,7 @@ class MaskCarrier:
         self._velocity = smooth - self._smooth
         self._smooth, self._now = smooth, matches[:, 2:4]
         self._affine, self._frame, self._mask, self._box = affine, luma, mask, found
-        return Carried(mask.view(np.bool_), 0.0 if found is None else self._confidence(weights))
+        return WarpedMask(mask.view(np.bool_), 0.0 if found is None else self._confidence(weights))
 
     def _confidence(self, weights: Doubles) -> float:
         assert self._contrast is not None
@@ -218,7 +218,7 @@ def gray(frame: VideoFrame, size: tuple[int, int]) -> Luma:
 
 def _kernels() -> Any | ModuleType:
     core = native.core()
-    return carry_numpy if core is None else core
+    return points_numpy if core is None else core
 
 
 def _check_luma(luma: Luma) -> Luma:
