@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -208,6 +209,24 @@ def test_a_circle_and_an_import_upwards_are_seen() -> None:
     assert _row("omni_sdk.results") > _row("omni_sdk.media.frames")
     assert "omni_sdk.media.frames" in _targets("omni_sdk.results")
     assert "omni_sdk.output.save" in _targets("omni_sdk.results")  # imported inside a method
+
+
+def test_contributing_draws_the_layers() -> None:
+    """Every folder is in the picture, lower ones further down."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    picture = text.partition("## The house")[2].partition("A folder imports")[0]
+    columns = [line[:34].split() for line in picture.splitlines()]
+    rows = [row.split() for row in LAYERS["omni_sdk"][:-2]]
+    hidden = {"_version", "_core"}
+    places = [
+        [
+            next(n for n, words in enumerate(columns) if name in words)
+            for name in row
+            if name not in hidden
+        ]
+        for row in rows
+    ]
+    assert all(max(above) < min(below) for below, above in itertools.pairwise(places))
 
 
 def test_the_root_holds_few_modules() -> None:
