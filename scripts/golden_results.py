@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -215,10 +216,23 @@ def compare(arguments: argparse.Namespace) -> int:
         old, new = json.loads(path.read_text()), json.loads(other.read_text())
         wrong = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
         for key in wrong:
-            print(f"{path.stem}: {key}: {_short(old.get(key))} -> {_short(new.get(key))}")
+            for place, before, after in leaves(old.get(key), new.get(key)):
+                print(f"{path.stem}: {key}{place}: {_short(before)} -> {_short(after)}")
         print(f"{path.stem}: {len(old) - len(wrong)} of {len(old)} equal")
         differences += len(wrong)
     return int(differences > 0)
+
+
+def leaves(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two JSON values differ, as deep as both have the same shape."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        for key in old:
+            yield from leaves(old[key], new[key], f"{place}.{key}")
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for n, (a, b) in enumerate(zip(old, new, strict=True)):
+            yield from leaves(a, b, f"{place}[{n}]")
+    elif old != new:
+        yield place, old, new
 
 
 def _short(value: Any) -> str:
