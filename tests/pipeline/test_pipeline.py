@@ -202,7 +202,7 @@ def test_a_config_of_one_stage_is_refused_by_every_call(pipe: Pipeline, clips: C
     for call in calls:
         with pytest.raises(OptionError, match=r"TrackingConfig.*PipelineConfig\(tracking=\.\.\.\)"):
             call(TrackingConfig())
-        with pytest.raises(TypeError, match=r"PipelineConfig\(generation=\.\.\.\)"):
+        with pytest.raises(OptionError, match=r"PipelineConfig\(generation=\.\.\.\)"):
             call(GenerationConfig())
         with pytest.raises(OmniError, match=r"expected a PipelineConfig or None, got dict$"):
             call({})
