@@ -23,7 +23,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 READMES = (FOLDER.parent / "README.md", FOLDER / "README.md")
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-REFERENCE = re.compile(r"\{([^{};]+); ([^{};]+); ([\w.]+)(?:\*([\d.e-]+))?: ([^{}]+)\}")
+REFERENCE = re.compile(r"\{([^{};]+); ([^{};]+); ([\w.@]+)(?:\*([\d.e-]+))?: ([^{}]+)\}")
 
 
 class TableError(Exception):
