@@ -187,18 +187,20 @@ class FrameSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KeyframePrompt:
-    """What is known of objects on one frame.
+    """What is known of N objects on one frame: a box of each, clicks on each, or both.
+
+    Objects of one prompt either all have a box or none has; several prompts may name one frame.
 
     Attributes:
         frame_index: the frame, in the source.
-        boxes_xyxy: (N, 4) float32 pixels of the source frame. A click is given as `points`.
+        boxes_xyxy: (N, 4) float32 pixels of the source frame, or None: every object has clicks.
         object_ids: (N,) known ids, or None: the tracker matches boxes with the objects it already has.
         points: for each object its clicks, (P, 2) float32 xy pixels with (P,) labels (1 on, 0 off the
-            object), or None where the box is used.
+            object); None where the box says enough. Clicks beside a box correct it.
     """
 
     frame_index: int
-    boxes_xyxy: NDArray[np.float32]
+    boxes_xyxy: NDArray[np.float32] | None = None
     object_ids: tuple[int, ...] | None = None
     points: tuple[tuple[NDArray[np.float32], NDArray[np.int64]] | None, ...] | None = None
 

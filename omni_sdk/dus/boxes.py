@@ -65,7 +65,9 @@ def check_boxes(boxes_xyxy: ArrayLike, *, size_hw: tuple[int, int], where: str =
     if boxes.size == 0:
         return np.zeros((0, 4), np.float32)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise PromptError(f"{where}boxes must have shape (N, 4), got {boxes.shape}")
+        raise PromptError(
+            f"{where}boxes must have shape (N, 4), got {boxes.shape}; one box is [[x0, y0, x1, y1]]"
+        )
     clipped = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
     for n, (box, inside) in enumerate(zip(boxes, clipped, strict=True)):
         shown = f"{where}box {n} {[round(float(v), 2) for v in box]}"

@@ -151,9 +151,29 @@ def test_clicks(tracker: Sam2Tracker, reference: Reference, make_clip, labels: l
     x0, y0, x1, y1 = boxes[3, 0]
     xy = np.array([[(x0 + x1) / 2, (y0 + y1) / 2], [4, 4], [9, 100]], np.float32)[: len(labels)]
     clicks = ((xy, np.array(labels)),)
-    found, ids = track(tracker, images, [prompt(3, np.full((1, 4), np.nan), points=clicks)])
+    found, ids = track(tracker, images, [KeyframePrompt(3, points=clicks)])
     assert ids == [(1,)]
     assert_same(found, 1, reference(images, [SessionPrompt(3, xy, np.array(labels))]), (128, 128))
+
+
+@pytest.mark.parametrize("labels", [[1], [0, 1]], ids=["one click", "two"])
+def test_a_box_and_clicks_are_one_prompt(
+    tracker: Sam2Tracker, reference: Reference, make_clip, labels: list[int]
+) -> None:
+    """In the order of transformers' `process_new_points_or_boxes_for_video_frame`."""
+    images, boxes = make_clip(9)
+    box = boxes[3, 0]
+    x0, y0, x1, y1 = box
+    xy = np.array([[(x0 + x1) / 2, (y0 + y1) / 2], [4, 4]], np.float32)[: len(labels)]
+    given = prompt(3, box[None], points=((xy, np.array(labels)),))
+    both = SessionPrompt(3, np.concatenate([box.reshape(2, 2), xy]), np.array([2, 3, *labels]))
+    expected = reference(images, [both])
+    for other in (corners(3, box), SessionPrompt(3, xy, np.array(labels))):
+        without = reference(images, [other])
+        assert not np.allclose(expected[3][0], without[3][0], atol=SCORE_TOLERANCE)
+    found, ids = track(tracker, images, [given])
+    assert ids == [(1,)]
+    assert_same(found, 1, expected, (128, 128))
 
 
 def test_source_larger_than_the_trackers_image(onnx_tracker: Sam2Tracker, make_clip) -> None:

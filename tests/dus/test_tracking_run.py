@@ -50,16 +50,17 @@ def test_boxes_are_matched_with_the_masks_tracked_there(onnx_tracker: Sam2Tracke
             [8, 0, 46, 40],  # is nearer to 1 than to 2
             [100, 100, 128, 128],  # overlaps 5 by less than 0.5
             [0, 80, 40, 120],  # 6 is absent
-            [0, 0, 40, 40],  # a click, whatever its box
         ],
         np.float32,
     )
     click = (np.array([[20, 20]], np.float32), np.array([1]))
-    prompt = KeyframePrompt(5, boxes, points=(None, None, None, None, click))
+    prompt = KeyframePrompt(5, boxes)
+    clicked = KeyframePrompt(6, points=(click,))
     reserved = KeyframePrompt(7, boxes[:1], object_ids=(3,))
-    run = onnx_tracker.track(ArrayFrameSource(clip[0]), [prompt, reserved], CONFIG)
-    planned = run._waiting_prompts[0]
-    assert run._matched_ids(planned, tracked) == (2, 1, 4, 7, 8)
+    run = onnx_tracker.track(ArrayFrameSource(clip[0]), [prompt, clicked, reserved], CONFIG)
+    with_boxes, with_click, _ = run._waiting_prompts
+    assert run._matched_ids(with_boxes, tracked) == (2, 1, 4, 7)
+    assert run._matched_ids(with_click, tracked) == (4,)
 
 
 def test_a_match_conditions_its_object_again(onnx_tracker: Sam2Tracker, clip) -> None:
@@ -207,6 +208,14 @@ def _click(x: float, y: float, label: int) -> tuple[tuple[np.ndarray, np.ndarray
         ([KeyframePrompt(3, BOX, object_ids=(0,))], "ids from 1"),
         ([KeyframePrompt(3, np.repeat(BOX, 2, 0), object_ids=(4, 4))], "2 different ids"),
         ([KeyframePrompt(3, BOX, points=(None, None))], "2 sets of points for 1 boxes"),
+        ([KeyframePrompt(3)], "nothing to track"),
+        ([KeyframePrompt(3, object_ids=(1,))], "object 0 has neither a box nor a click"),
+        ([KeyframePrompt(3, points=(None,))], "object 0 has neither a box nor a click"),
+        ([KeyframePrompt(3, points=_click(5, 1, 1), object_ids=(1, 2))], "1 different ids"),
+        ([KeyframePrompt(3, points=(5,))], "object 0: expected .* points"),  # type: ignore[arg-type]
+        ([KeyframePrompt(3, BOX[0])], r"shape \(N, 4\), got \(4,\)"),
+        ([KeyframePrompt(3, BOX * np.nan, points=_click(5, 1, 1))], "not finite"),
+        ([KeyframePrompt(3, BOX * 0, points=_click(5, 1, 1))], "inverted or empty"),
         ([KeyframePrompt(3, BOX, points=_click(500, 1, 1))], "not all inside"),
         ([KeyframePrompt(3, BOX, points=_click(np.nan, 1, 1))], "not all inside"),
         ([KeyframePrompt(3, BOX, points=_click(5, 1, 2))], "labels must be"),

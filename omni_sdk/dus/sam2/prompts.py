@@ -23,7 +23,7 @@ class Clicks:
     Attributes:
         points: (K, 2) float32 xy pixels of the S x S image.
         labels: (K,) int64: 1 on, 0 off the object, 2 and 3 the corners of a box.
-        box_xyxy: (4,) pixels of the source where the prompt is a box, by which it can be matched.
+        box_xyxy: (4,) pixels of the source where a box was given, by which it can be matched.
     """
 
     points: NDArray[np.float32]
@@ -85,27 +85,40 @@ def plan_prompts(
 def _clicks(
     prompt: KeyframePrompt, size_hw: tuple[int, int], image_size: int, where: str
 ) -> tuple[Clicks, ...]:
+    """Return each object's box corners, then its clicks: the order in which SAM 2 was trained."""
     height, width = size_hw
-    boxes = np.asarray(prompt.boxes_xyxy)
-    points = prompt.points or (None,) * len(boxes)
+    boxes: Sequence[Boxes | None]
+    if prompt.boxes_xyxy is None:
+        boxes = (None,) * len(prompt.points or prompt.object_ids or ())
+    else:
+        boxes = list(check_boxes(prompt.boxes_xyxy, size_hw=size_hw, where=where))
+    points = (None,) * len(boxes) if prompt.points is None else prompt.points
     if len(points) != len(boxes):
         raise PromptError(f"{where}{len(points)} sets of points for {len(boxes)} boxes")
     scale = np.array([image_size / width, image_size / height], np.float32)
     clicks = []
-    for n, given in enumerate(points):
-        if given is None:
-            box = check_boxes(boxes[n : n + 1], size_hw=size_hw, where=where)[0]
-            clicks.append(Clicks(box.reshape(2, 2) * scale, BOX_LABELS, box))
-        else:
-            xy, labels = _check_points(*given, size_hw=size_hw, where=f"{where}object {n}: ")
-            clicks.append(Clicks(xy * scale, labels, None))
+    for n, (box, given) in enumerate(zip(boxes, points, strict=True)):
+        if box is None and given is None:
+            raise PromptError(
+                f"{where}object {n} has neither a box nor a click; objects with boxes and objects with "
+                "clicks alone go into two prompts of the same frame"
+            )
+        parts = [] if box is None else [(box.reshape(2, 2), BOX_LABELS)]
+        if given is not None:
+            parts.append(_check_points(given, size_hw=size_hw, where=f"{where}object {n}: "))
+        xy, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+        clicks.append(Clicks(xy * scale, labels, box))
     return tuple(clicks)
 
 
 def _check_points(
-    points: NDArray[np.float32], labels: NDArray[np.int64], *, size_hw: tuple[int, int], where: str
+    given: tuple[NDArray[np.float32], NDArray[np.int64]], *, size_hw: tuple[int, int], where: str
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    xy, marks = np.asarray(points, np.float32), np.asarray(labels)
+    try:
+        points, labels = given
+        xy, marks = np.asarray(points, np.float32), np.asarray(labels)
+    except (TypeError, ValueError, OverflowError) as e:
+        raise PromptError(f"{where}expected (P, 2) points and (P,) labels: {e}") from e
     if xy.ndim != 2 or xy.shape[1] != 2 or not 1 <= len(xy) <= MAX_POINTS:
         raise PromptError(f"{where}points must be (1..{MAX_POINTS}, 2), got {xy.shape}")
     if marks.shape != (len(xy),) or not np.isin(marks, (0, 1)).all():
