@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from omni_sdk.config import ModelOptions, PipelineConfig, Provider
+from omni_sdk.config import (
+    GenerationConfig,
+    ModelOptions,
+    PipelineConfig,
+    Provider,
+    SamplingConfig,
+    TrackingConfig,
+)
 from omni_sdk.dus.keyframes import choose_keyframes, labels_of, with_objects
 from omni_sdk.dus.system import DetailSystem, in_time_order
 from omni_sdk.dus.tracks import MaskTrack, build_tracks
-from omni_sdk.errors import ModelOutputError, PromptError
+from omni_sdk.errors import ConfigError, ModelOutputError, PromptError
 from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
 from omni_sdk.grs.observe import observe
 from omni_sdk.loading import load_stages
@@ -37,6 +45,8 @@ from omni_sdk.utils.timing import Stopwatch
 
 if TYPE_CHECKING:
     from omni_sdk.stages import Observation
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -155,6 +165,7 @@ class Pipeline:
             The answer. Status "absent" (nothing matches) is a real answer with no tracks.
 
         Raises:
+            ConfigError: `config` is no PipelineConfig.
             MediaError, LimitError: the source cannot be read or costs too much.
             QueryError: the query is empty or too long.
             ModelOutputError: the reasoner's text cannot be parsed (unless on_parse_error="empty").
@@ -179,7 +190,7 @@ class Pipeline:
             Reasoned, Grounded, one Frame per frame (in order of completion: forward from the first
             keyframe, then backward), Finished.
         """
-        config = config or PipelineConfig()
+        config = _options(config)
         reasoner, grounder, tracker = (
             _need(self.reasoner),
             _need(self.grounder),
@@ -232,7 +243,7 @@ class Pipeline:
         Returns:
             `answer` is the reply, `thinking` the reasoning where the model shows one.
         """
-        config = config or PipelineConfig()
+        config = _options(config)
         reasoner = _need(self.reasoner)
         with self._open(source, Stopwatch(), config.sampling.pixels) as video:
             observation = observe(video, reasoner, config.sampling, Stopwatch())
@@ -242,7 +253,7 @@ class Pipeline:
         self, source: Source, query: str, *, config: PipelineConfig | None = None
     ) -> Reasoned:
         """Run System 1 alone: the reasoning and the keyframes that would be grounded."""
-        config = config or PipelineConfig()
+        config = _options(config)
         reasoner, watch = _need(self.reasoner), Stopwatch()
         with self._open(source, watch, config.sampling.pixels) as video:
             observation, info = observe(video, reasoner, config.sampling, watch), video.info
@@ -271,16 +282,20 @@ class Pipeline:
 
         Args:
             source: as for `__call__`.
-            prompts: boxes (and points) on one or more frames, in the source's pixels.
-            labels: names by object id.
+            prompts: boxes and clicks on one or more frames, in the source's pixels.
+            labels: names by object id. An id that the run did not have is logged as a warning.
             config: options; None: the defaults.
 
         Raises:
-            PromptError: a prompt lies outside the source or is malformed.
+            ConfigError: `config` is no PipelineConfig.
+            PromptError: a prompt lies outside the source or is malformed, or every prompt gives its
+                object_ids and `labels` names others.
         """
-        config = config or PipelineConfig()
+        config = _options(config)
         if not prompts:
             raise PromptError("track needs at least one prompt; got none")
+        labels = labels or {}
+        _check_labels(labels, prompts)
         tracker, watch = _need(self.tracker), Stopwatch()
         with self._open(source, watch, config.sampling.pixels) as video:
             size = (video.info.height, video.info.width)
@@ -289,13 +304,42 @@ class Pipeline:
             ) as frames:
                 system = DetailSystem(None, tracker, config.tracking, watch)
                 with system.track_prompts(prompts, frames) as run:
-                    return build_tracks(list(run), labels or {}, size)
+                    tracks = build_tracks(list(run), labels, size)
+        ids = [track.object_id for track in tracks]
+        if unknown := sorted(set(labels) - set(ids)):
+            logger.warning(
+                "labels name %s, which this run did not have; its objects are %s", unknown, ids
+            )
+        return tracks
 
     def _open(self, source: Source, watch: Stopwatch, pixels: PixelPath = "exact") -> Video:
         with watch.stage("index"):
             video = open_source(source, limits=self.limits)
         video.pixels = pixels
         return video
+
+
+def _options(config: PipelineConfig | None) -> PipelineConfig:
+    if config is None or isinstance(config, PipelineConfig):
+        return config or PipelineConfig()
+    kind = type(config).__name__
+    parts = {SamplingConfig: "sampling", GenerationConfig: "generation", TrackingConfig: "tracking"}
+    part = parts.get(type(config))
+    hint = f": pass PipelineConfig({part}=...)" if part else ""
+    raise ConfigError(f"config: expected a PipelineConfig or None, got {kind}{hint}")
+
+
+def _check_labels(labels: Mapping[int, str], prompts: Sequence[KeyframePrompt]) -> None:
+    """Refuse labels of unknown ids where the prompts say all ids that there will be."""
+    known: set[int] = set()
+    for prompt in prompts:
+        if prompt.object_ids is None:
+            return
+        known.update(prompt.object_ids)
+    if unknown := sorted(set(labels) - known):
+        raise PromptError(
+            f"labels name {unknown}, but the prompts give {sorted(known)} as object_ids"
+        )
 
 
 def _need(stage: T | None) -> T:

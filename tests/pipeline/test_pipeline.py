@@ -15,7 +15,15 @@ from omni_sdk import Pipeline
 from omni_sdk.config import GenerationConfig, PipelineConfig, SamplingConfig, TrackingConfig
 from omni_sdk.demo.clip import SceneTruth
 from omni_sdk.demo.evaluate import score_clip
-from omni_sdk.errors import BundleError, MediaError, ModelOutputError, PromptError, QueryError
+from omni_sdk.errors import (
+    BundleError,
+    ConfigError,
+    MediaError,
+    ModelOutputError,
+    OmniError,
+    PromptError,
+    QueryError,
+)
 from omni_sdk.events import Finished, Frame, Grounded, Reasoned
 from omni_sdk.results import Result
 from omni_sdk.stages import KeyframePrompt
@@ -179,6 +187,41 @@ def test_prompts_that_make_no_sense(
 ) -> None:
     with pytest.raises(PromptError, match=message):
         pipe.track(clips["direct"][0], prompts)
+
+
+def test_a_config_of_one_stage_is_refused_by_every_call(pipe: Pipeline, clips: Clips) -> None:
+    path, truth = clips["direct"]
+    prompt = KeyframePrompt(0, np.array([[1, 1, 9, 9]], np.float32))
+    calls: list[Callable[..., object]] = [
+        lambda config: pipe(path, truth.query, config=config),
+        lambda config: next(pipe.stream(path, truth.query, config=config)),
+        lambda config: pipe.ask(path, truth.query, config=config),
+        lambda config: pipe.reason(path, truth.query, config=config),
+        lambda config: pipe.track(path, [prompt], config=config),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"TrackingConfig.*PipelineConfig\(tracking=\.\.\.\)"):
+            call(TrackingConfig())
+        with pytest.raises(TypeError, match=r"PipelineConfig\(generation=\.\.\.\)"):
+            call(GenerationConfig())
+        with pytest.raises(OmniError, match=r"expected a PipelineConfig or None, got dict$"):
+            call({})
+
+
+def test_labels_of_ids_that_the_run_cannot_have(
+    pipe: Pipeline, clips: Clips, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, _ = clips["direct"]
+    box = np.array([[60, 60, 120, 120]], np.float32)
+    short = PipelineConfig(tracking=TrackingConfig(backward=False))
+    named = [KeyframePrompt(62, box, object_ids=(4,))]
+    with pytest.raises(PromptError, match=r"labels name \[1, 7\], but the prompts give \[4\]"):
+        pipe.track("nowhere.mp4", named, labels={7: "a", 4: "b", 1: "c"}, config=short)
+    (track,) = pipe.track(path, named, labels={4: "b"}, config=short)
+    assert (track.object_id, track.label, caplog.text) == (4, "b", "")
+    (track,) = pipe.track(path, [KeyframePrompt(62, box)], labels={1: "a", 9: "z"}, config=short)
+    assert track.label == "a"
+    assert "labels name [9], which this run did not have; its objects are [1]" in caplog.text
 
 
 def test_ask_answers_in_words(pipe: Pipeline, clips: Clips) -> None:
