@@ -35,6 +35,10 @@ class PromptError(OmniError, ValueError):
     """Boxes, points or frames handed in by the caller are malformed."""
 
 
+class ResultError(OmniError, ValueError):
+    """A result is malformed, holds no masks, or cannot be written where it was asked to be."""
+
+
 class MaskError(OmniError, ValueError):
     """A run-length mask is malformed, or does not fit the size that it comes with."""
 

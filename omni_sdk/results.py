@@ -7,19 +7,30 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from omni_sdk.dus.tracks import MaskTrack
+from omni_sdk.errors import ResultError
 from omni_sdk.media.frames import VideoInfo
+from omni_sdk.output.result_json import (
+    KeyframeRow,
+    TrackRow,
+    keyframe_dict,
+    keyframe_of,
+    track_dict,
+    track_of,
+)
 from omni_sdk.stages import Keyframe
-from omni_sdk.utils.schema import to_dict
+from omni_sdk.utils.schema import from_dict, to_dict
 from omni_sdk.utils.timing import StageTimings
 
+if TYPE_CHECKING:
+    from omni_sdk.media.source import Source
+
 SCHEMA_VERSION = 1
+RESULT_JSON = "result.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +81,65 @@ class Result:
         value |= {k: getattr(self, k) for k in ("query", "thinking", "answer", "status")}
         value["thinking_cut"] = self.thinking_cut
         value["video"] = to_dict(self.video)
-        value["keyframes"] = [_keyframe_dict(k) for k in self.keyframes]
-        value["tracks"] = [_track_dict(t) for t in self.tracks]
+        value["keyframes"] = [keyframe_dict(k) for k in self.keyframes]
+        value["tracks"] = [track_dict(t) for t in self.tracks]
         value["timings_ms"] = {k: round(v, 3) for k, v in to_dict(self.timings_ms).items()}
         value["bundle"] = to_dict(self.bundle)
         return value
+
+    @classmethod
+    def from_dict(cls, value: object) -> Result:
+        """Read what `to_dict` returned, or `json.loads` of result.json; nothing is coerced.
+
+        The result has no `source`.
+
+        Raises:
+            ResultError: unknown schema_version; unknown or missing key; a value of another type or out of
+                range; a mask that is malformed or does not fit the video.
+        """
+        _check_version(value)
+        try:
+            row = from_dict(_ResultRow, value)
+            size = (row.video.height, row.video.width)
+            keyframes = (keyframe_of(k, f"keyframes[{n}]") for n, k in enumerate(row.keyframes))
+            tracks = (track_of(t, size, f"tracks[{n}]") for n, t in enumerate(row.tracks))
+            return cls(
+                query=row.query,
+                thinking=row.thinking,
+                answer=row.answer,
+                status=row.status,
+                video=row.video,
+                keyframes=tuple(keyframes),
+                tracks=tuple(tracks),
+                timings_ms=row.timings_ms,
+                bundle=row.bundle,
+                thinking_cut=row.thinking_cut,
+            )
+        except ValueError as e:
+            raise ResultError(f"not a result: {e}") from e
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, source: Source | None = None) -> Result:
+        """Read a result.json, or the one in a directory that `save` wrote.
+
+        Args:
+            path: the file or the directory.
+            source: what the result was made from, so that `save` can draw on it; None: `save` needs
+                `overlay=False`.
+
+        Raises:
+            ResultError: it cannot be read, or is malformed; see `from_dict`.
+        """
+        file = Path(path)
+        try:
+            file = file / RESULT_JSON if file.is_dir() else file
+            value = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as e:
+            raise ResultError(f"{str(path)!r} cannot be read as a result: {e}") from e
+        try:
+            return replace(cls.from_dict(value), source=source)
+        except ResultError as e:
+            raise ResultError(f"{str(path)!r}: {e}") from e
 
     def save(
         self, directory: str | os.PathLike[str], *, masks: bool = True, overlay: bool = True
@@ -87,7 +152,7 @@ class Result:
         from omni_sdk.output.save import save_masks, save_overlay
 
         folder = Path(directory)
-        self.save_json(folder / "result.json")
+        self.save_json(folder / RESULT_JSON)
         if masks and self.tracks:
             save_masks(self.tracks, folder / "masks")
         if overlay:
@@ -102,50 +167,26 @@ class Result:
         return target
 
 
-def _keyframe_dict(keyframe: Keyframe) -> dict[str, Any]:
-    return {
-        "start_seconds": keyframe.start_seconds,
-        "end_seconds": keyframe.end_seconds,
-        "frame_index": keyframe.frame_index,
-        "pts_seconds": keyframe.pts_seconds,
-        "description": keyframe.description,
-        "objects": [
-            {
-                "object_id": o.object_id,
-                "box_xyxy": [round(float(v), 2) for v in o.box_xyxy],
-                "label": o.label,
-            }
-            for o in keyframe.objects
-        ],
-    }
+@dataclass(frozen=True, slots=True)
+class _ResultRow:
+    """result.json as `to_dict` writes it."""
+
+    schema_version: int
+    query: str
+    thinking: str
+    answer: str
+    status: Literal["found", "absent", "unparsed"]
+    thinking_cut: bool
+    video: VideoInfo
+    keyframes: tuple[KeyframeRow, ...]
+    tracks: tuple[TrackRow, ...]
+    timings_ms: StageTimings
+    bundle: BundleInfo | None
 
 
-def _track_dict(track: MaskTrack) -> dict[str, Any]:
-    size = list(track.size)
-    sources = track.sources or ("tracked",) * len(track)
-    confidences = track.confidences if len(track.confidences) else np.ones(len(track), np.float32)
-    rows = zip(
-        track.frame_indices,
-        track.pts_seconds,
-        track.scores,
-        sources,
-        confidences,
-        track.rles,
-        strict=True,
-    )
-    return {
-        "object_id": track.object_id,
-        "label": track.label,
-        "size": size,
-        "frames": [
-            {
-                "frame_index": int(index),
-                "pts_seconds": float(pts),
-                "score": float(score),
-                "source": source,
-                "confidence": round(float(confidence), 4),
-                "rle": {"size": size, "counts": counts.decode("ascii")},
-            }
-            for index, pts, score, source, confidence, counts in rows
-        ],
-    }
+def _check_version(value: object) -> None:
+    version = value.get("schema_version") if isinstance(value, dict) else SCHEMA_VERSION
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise ResultError(
+            f"schema_version {version!r:.80} is not known: this omni-sdk reads {SCHEMA_VERSION}"
+        )
