@@ -146,24 +146,40 @@ class Result:
     ) -> Path:
         """Write result.json, masks/NNNNN.png (indexed by object id) and overlay.mp4; return the directory.
 
-        Raises:
-            MediaError: the source cannot be read again for the overlay (a spent iterator, a camera).
-        """
-        from omni_sdk.output.save import save_masks, save_overlay
+        All of them are written, or none: a failure leaves what was in the directory before.
 
-        folder = Path(directory)
-        self.save_json(folder / RESULT_JSON)
-        if masks and self.tracks:
-            save_masks(self.tracks, folder / "masks")
+        Raises:
+            ResultError: the masks were streamed and are not here, or the directory cannot be written.
+            MediaError: the source cannot be read again for the overlay: there is none (see `load`), it was
+                an iterator, or it is gone.
+        """
+        from omni_sdk.output.save import check_redrawable, save_masks, save_overlay, written_beside
+
+        if self.status == "found" and not self.tracks:
+            raise ResultError(
+                "this result says found, but holds no masks: Finished of Pipeline.stream comes without "
+                "them, they were in its Frame events; call the pipeline instead, or write save_json"
+            )
         if overlay:
-            save_overlay(self.source, self.tracks, folder / "overlay.mp4")
-        return folder
+            check_redrawable(self.source)
+        target = Path(directory)
+        with written_beside(target) as folder:
+            self.save_json(folder / RESULT_JSON)
+            if masks and self.tracks:
+                save_masks(self.tracks, folder / "masks")
+            if overlay:
+                save_overlay(self.source, self.tracks, folder / "overlay.mp4")
+        return target
 
     def save_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write result.json and return its path."""
+        """Write result.json and return its path; ResultError if it cannot be written."""
+        from omni_sdk.output.save import write_errors
+
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(self.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(self.to_dict(), ensure_ascii=False) + "\n"
+        with write_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
         return target
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from omni_sdk.dus.masks import rle_encode
 from omni_sdk.dus.tracks import build_tracks
-from omni_sdk.errors import ResultError
+from omni_sdk.errors import MediaError, ResultError
 from omni_sdk.media.frames import VideoInfo
 from omni_sdk.results import BundleInfo, Result
 from omni_sdk.stages import FrameMasks, GroundedObject, Keyframe, ObjectMask
@@ -172,6 +173,80 @@ def test_files_that_hold_no_result(tmp_path: Path, text: bytes, message: str) ->
         Result.load(tmp_path)
     with pytest.raises(ValueError, match="cannot be read"):
         Result.load(tmp_path / "nowhere.json")
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+FRAMES = [np.full((*SIZE, 3), 40 * t, np.uint8) for t in range(4)]
+
+
+def test_saving_again_with_a_source_that_is_given(tmp_path: Path) -> None:
+    result = replace(_result(), source=FRAMES)
+    folder = result.save(tmp_path / "a")
+    again = Result.load(folder, source=FRAMES).save(tmp_path / "b")
+    assert _files(folder) == _files(again)
+    for name in _files(folder):
+        if (folder / name).is_file():
+            assert (folder / name).read_bytes() == (again / name).read_bytes(), name
+    with pytest.raises(MediaError, match=r"no source to draw on: .*source=.*overlay=False"):
+        Result.load(folder).save(tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    Result.load(folder).save(tmp_path / "c", overlay=False)
+    assert _files(tmp_path / "c") == [n for n in _files(folder) if n != "overlay.mp4"]
+
+
+def test_a_streamed_result_is_not_saved_as_found_without_masks(tmp_path: Path) -> None:
+    streamed = replace(_result(), tracks=(), source=FRAMES)
+    for options in ({}, {"overlay": False}, {"masks": False, "overlay": False}):
+        with pytest.raises(ResultError, match=r"found, but holds no masks: .*stream"):
+            streamed.save(tmp_path / "out", **options)
+    assert _files(tmp_path) == []
+
+
+def test_a_generators_result_is_saved_without_the_overlay(tmp_path: Path) -> None:
+    spent = replace(_result(), source=(frame for frame in FRAMES))
+    with pytest.raises(
+        MediaError, match=r"a generator, which can be read only once.*overlay=False"
+    ):
+        spent.save(tmp_path / "out")
+    assert _files(tmp_path) == []
+    spent.save(tmp_path / "out", overlay=False)
+    assert len(_files(tmp_path / "out")) == 6
+
+
+def test_nothing_half_written_remains(tmp_path: Path) -> None:
+    """The source ends in frames of another size than the masks: found once JSON and masks are written."""
+    wrong = replace(_result(), source=[np.zeros((8, 8, 3), np.uint8)] * 4)
+    with pytest.raises(MediaError, match=r"8 x 8 pixels, but the masks 9 x 6"):
+        wrong.save(tmp_path / "out")
+    assert _files(tmp_path) == []
+    kept = replace(_result(), source=FRAMES).save(tmp_path / "kept")
+    before = {name: (kept / name).stat().st_mtime_ns for name in _files(kept) if "." in name}
+    with pytest.raises(MediaError):
+        wrong.save(kept)
+    assert {
+        name: (kept / name).stat().st_mtime_ns for name in _files(kept) if "." in name
+    } == before
+
+
+@pytest.mark.parametrize("blocked", ["", "result.json", "masks", "masks/00002.png"])
+def test_a_place_that_cannot_be_written(tmp_path: Path, blocked: str) -> None:
+    place = tmp_path / "out" / blocked
+    if blocked.endswith((".json", ".png")):
+        place.mkdir(parents=True)
+    else:
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("mine")
+    before = _files(tmp_path)
+    with pytest.raises(ResultError, match="cannot be written"):
+        _result().save(tmp_path / "out", overlay=False)
+    assert _files(tmp_path) == before
+    with pytest.raises(ResultError, match=r"cannot be written"):
+        _result().save_json("/proc/no/such/place.json")
+    with pytest.raises(ResultError, match=r"'/proc/no/such' cannot be written"):
+        _result().save("/proc/no/such", overlay=False)
 
 
 JSON = st.recursive(
