@@ -27,6 +27,8 @@ from omni_sdk.utils.schema import from_dict, to_dict
 from omni_sdk.utils.timing import StageTimings
 
 if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
+
     from omni_sdk.media.source import Source
 
 SCHEMA_VERSION = 1
@@ -181,6 +183,22 @@ class Result:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
         return target
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
+        """Let pydantic and FastAPI write a result by `to_dict` and read it by `from_dict`."""
+        from pydantic_core import core_schema
+
+        values = core_schema.dict_schema(core_schema.str_schema())
+        read = core_schema.no_info_after_validator_function(cls.from_dict, values)
+        ours = core_schema.is_instance_schema(cls)
+        return core_schema.json_or_python_schema(
+            json_schema=read,
+            python_schema=core_schema.union_schema([ours, read]),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                cls.to_dict, return_schema=values
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
