@@ -15,6 +15,10 @@ class OptionError(OmniError, ValueError):
     """An option has a value that it cannot have, or two options contradict each other."""
 
 
+class ConfigError(OptionError, TypeError):
+    """Options of another type than the call takes."""
+
+
 class MediaError(OmniError, RuntimeError):
     """A video, image or sound cannot be opened, or nothing in it can be decoded."""
 
@@ -29,6 +33,10 @@ class QueryError(OmniError, ValueError):
 
 class PromptError(OmniError, ValueError):
     """Boxes, points or frames handed in by the caller are malformed."""
+
+
+class ResultError(OmniError, ValueError):
+    """A result is malformed, holds no masks, or cannot be written where it was asked to be."""
 
 
 class MaskError(OmniError, ValueError):

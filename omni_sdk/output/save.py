@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from omni_sdk.errors import MediaError, ResultError
 from omni_sdk.media.source import Source, open_source
 from omni_sdk.output.writers import OverlayWriter, label_map, write_indexed_png
 
@@ -17,6 +21,72 @@ if TYPE_CHECKING:
 
 SOUND_HZ = 44_100
 """Sampling rate of an overlay's sound."""
+
+
+@contextmanager
+def written_beside(directory: Path) -> Iterator[Path]:
+    """Give a folder to write into; at the end its files move into `directory`, after a failure none does.
+
+    Args:
+        directory: made if missing; files of the same names are replaced, others stay.
+
+    Raises:
+        ResultError: it cannot be written.
+    """
+    made = not directory.exists()
+    with write_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".saving-", dir=directory))
+        try:
+            yield beside
+            _move(beside, directory)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            if made:
+                with suppress(OSError):
+                    directory.rmdir()
+            raise
+
+
+def _move(source: Path, target: Path) -> None:
+    moves = [(f, target / f.relative_to(source)) for f in sorted(source.rglob("*")) if f.is_file()]
+    for _, place in moves:  # before the first one moves
+        if place.is_dir() or place.parent.is_file():
+            raise ResultError(
+                f"{str(place)!r} cannot be written: a file or folder of that name is in the way"
+            )
+    for file, place in moves:
+        place.parent.mkdir(exist_ok=True)
+        file.replace(place)
+    for folder in sorted(source.rglob("*"), reverse=True):
+        folder.rmdir()
+    source.rmdir()
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one ResultError that names `path`."""
+    try:
+        yield
+    except OSError as e:
+        raise ResultError(f"{str(path)!r} cannot be written: {e.strerror or e}") from e
+
+
+def check_redrawable(source: Source | None) -> None:
+    """Check that the frames of a source can be read once more, for the overlay.
+
+    Raises:
+        MediaError: there is no source, or it can be read only once.
+    """
+    if source is None:
+        raise MediaError(
+            "this result has no source to draw on: give source= to Result.load, or save with overlay=False"
+        )
+    if isinstance(source, Iterator):
+        raise MediaError(
+            f"the frames came from a {type(source).__name__}, which can be read only once: give the pipeline "
+            "a list of frames or a path, or save with overlay=False"
+        )
 
 
 def save_masks(tracks: Sequence[MaskTrack], directory: Path) -> None:
@@ -38,11 +108,17 @@ def save_overlay(source: Source, tracks: Sequence[MaskTrack], path: Path) -> Non
     """Write the source, with its sound and the masks drawn on it, as an mp4.
 
     Raises:
-        MediaError: the source cannot be read again (a spent iterator, a camera).
+        MediaError: the source cannot be read again, or its frames have another size than the masks.
     """
     with open_source(source) as video:
         info = video.info
         size = (info.height, info.width)
+        if tracks and tracks[0].size != size:
+            height, width = tracks[0].size
+            raise MediaError(
+                f"the source has frames of {info.width} x {info.height} pixels, but the masks {width} x "
+                f"{height}: give the source that the result was made from"
+            )
         sound = video.audio(SOUND_HZ) if info.has_audio else None
         with OverlayWriter(path, size=size, fps=info.average_fps, sound=sound) as writer:
             for frame in video.forward(0, info.num_frames):

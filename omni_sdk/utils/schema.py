@@ -130,7 +130,10 @@ def _convert(hint: Any, value: object, path: str) -> Any:
 
 def _scalar(hint: Any, value: object, path: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError as e:
+            raise SchemaError(f"{path}: expected a finite number, found one too large") from e
     if type(value) is not hint:
         found = type(value).__name__
         if hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):

@@ -23,6 +23,7 @@ from omni_sdk.errors import (
     OptionError,
     PromptError,
     QueryError,
+    ResultError,
 )
 from omni_sdk.events import Finished, Frame, Grounded, Reasoned
 from omni_sdk.results import Result
@@ -114,7 +115,7 @@ def test_timings_add_up(results: dict[str, Result]) -> None:
 
 
 def test_streaming_gives_what_a_call_gives(
-    pipe: Pipeline, results: dict[str, Result], clips: Clips
+    pipe: Pipeline, results: dict[str, Result], clips: Clips, tmp_path: Path
 ) -> None:
     path, truth = clips["sound"]
     events = list(pipe.stream(path, truth.query))
@@ -128,6 +129,9 @@ def test_streaming_gives_what_a_call_gives(
         np.testing.assert_array_equal(frame.mask_of(1), whole.mask_at(frame.frame_index))
     with pytest.raises(KeyError, match="has no object 7"):
         frames[0].mask_of(7)
+    with pytest.raises(ResultError, match="Finished"):
+        events[-1].result.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
     ended = events[-1].result.to_dict() | {"tracks": []}
     whole_result = results["sound"].to_dict() | {"tracks": []}
     assert ended["keyframes"] == whole_result["keyframes"]
@@ -360,6 +364,7 @@ def test_saving(results: dict[str, Result], tmp_path: Path) -> None:
     folder = result.save(tmp_path / "out")
     value = json.loads((folder / "result.json").read_text())
     assert value == json.loads(json.dumps(result.to_dict()))
+    assert Result.load(folder).to_dict() == value
     masks = sorted((folder / "masks").iterdir())
     assert [m.name for m in masks] == [f"{i:05d}.png" for i in range(64)]
     image = pytest.importorskip("PIL.Image")
