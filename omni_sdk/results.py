@@ -23,6 +23,7 @@ from omni_sdk.output.result_json import (
     track_of,
 )
 from omni_sdk.stages import Keyframe
+from omni_sdk.utils.files import write_text
 from omni_sdk.utils.schema import from_dict, to_dict
 from omni_sdk.utils.timing import StageTimings
 
@@ -181,7 +182,7 @@ class Result:
         text = json.dumps(self.to_dict(), ensure_ascii=False) + "\n"
         with write_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
+            write_text(target, text)
         return target
 
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from omni_sdk.demo.play import play
     from omni_sdk.demo.world import demo_clips
     from omni_sdk.errors import QueryError
+    from omni_sdk.utils.files import write_json
 
     try:
         if arguments.clips < 1:
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     if save:
         print(f"clips, overlays, masks and JSON are in {arguments.out}/")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps([_row(p) for p in played], indent=1) + "\n")
+        write_json(arguments.json, [_row(p) for p in played])
     return 0
 
 

@@ -113,14 +113,13 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    import json
-
     from omni_sdk.datasets import check
+    from omni_sdk.utils.files import write_json
 
     report = check(arguments.root, arguments.dataset)
     print("\n".join(report.lines()))
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_json(arguments.json, report.to_dict())
     return 0 if report.ok else 1
 
 
