@@ -15,10 +15,6 @@ class OptionError(OmniError, ValueError):
     """An option has a value that it cannot have, or two options contradict each other."""
 
 
-class ConfigError(OptionError, TypeError):
-    """Options of another type than the call takes."""
-
-
 class MediaError(OmniError, RuntimeError):
     """A video, image or sound cannot be opened, or nothing in it can be decoded."""
 
