@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ParityError,
         PromptError,
         QueryError,
+        ResultError,
     )
     from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
     from omni_sdk.media.frames import VideoInfo
@@ -88,6 +89,7 @@ _LAZY = {
     "ParityError": "omni_sdk.errors",
     "PromptError": "omni_sdk.errors",
     "QueryError": "omni_sdk.errors",
+    "ResultError": "omni_sdk.errors",
 }
 
 __all__ = [  # noqa: RUF022 - by their modules
@@ -128,6 +130,7 @@ __all__ = [  # noqa: RUF022 - by their modules
     "ParityError",
     "PromptError",
     "QueryError",
+    "ResultError",
     "__version__",
 ]
 

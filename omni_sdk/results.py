@@ -167,7 +167,7 @@ class Result:
             check_redrawable(self.source)
         target = Path(directory)
         with written_beside(target) as folder:
-            self.save_json(folder / RESULT_JSON)
+            (folder / RESULT_JSON).write_text(self._json(), encoding="utf-8")
             if masks and self.tracks:
                 save_masks(self.tracks, folder / "masks")
             if overlay:
@@ -179,11 +179,12 @@ class Result:
         from omni_sdk.output.save import write_errors
 
         target = Path(path)
-        text = json.dumps(self.to_dict(), ensure_ascii=False) + "\n"
         with write_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_text(target, text)
+            write_text(target, self._json())
         return target
+
+    def _json(self) -> str:
+        return json.dumps(self.to_dict(), ensure_ascii=False) + "\n"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from omni_sdk.datasets import png
 from omni_sdk.errors import DatasetError, LimitError
+from omni_sdk.output.png import SIGNATURE
 
 MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 1 << 26
@@ -49,7 +50,7 @@ def decode_image(data: bytes, where: str) -> NDArray[np.uint8]:
     """
     if len(data) > MAX_FILE_BYTES:
         raise DatasetError(f"{where}: expected at most {MAX_FILE_BYTES} bytes, got {len(data)}")
-    if data.startswith(png.SIGNATURE):
+    if data.startswith(SIGNATURE):
         png.verify_png(data, where, max_pixels=MAX_PIXELS)
     else:
         _header_size(data, where)
@@ -114,7 +115,7 @@ def _read(path: Path) -> bytes:
 
 def _decode(data: bytes, where: str) -> av.VideoFrame:
     """Decode one still picture from memory."""
-    codec = av.CodecContext.create("png" if data.startswith(png.SIGNATURE) else "mjpeg", "r")
+    codec = av.CodecContext.create("png" if data.startswith(SIGNATURE) else "mjpeg", "r")
     assert isinstance(codec, av.VideoCodecContext)
     codec.thread_count = 1
     # max_pixels: a JPEG may hold a second, larger frame header.
@@ -134,7 +135,7 @@ def _rgb(data: bytes, where: str) -> NDArray[np.uint8]:
 
 def _header_size(data: bytes, where: str) -> tuple[int, int]:
     """Return (height, width) within the limits."""
-    if data.startswith(png.SIGNATURE) and len(data) >= 24:
+    if data.startswith(SIGNATURE) and len(data) >= 24:
         width, height = struct.unpack_from(">II", data, 16)
     else:
         position = _frame_header(data, where)

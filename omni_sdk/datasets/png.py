@@ -1,7 +1,5 @@
 """What a PNG file promises, verified before a decoder sees it: size, kind, checksums, amount of pixels.
 
-And the one kind that is written: grey maps.
-
 Source: the PNG specification (W3C, third edition), sections 5 and 11. The decoder (PyAV) would pass over a
 file cut short after its pixels or with a damaged checksum; a mask may not be silently incomplete.
 """
@@ -12,12 +10,9 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from omni_sdk.errors import DatasetError, LimitError
+from omni_sdk.output.png import SIGNATURE
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, INDEXED, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 _CHANNELS = {GREY: 1, RGB: 3, INDEXED: 1, GREY_ALPHA: 2, RGBA: 4}
 _DEPTHS = {
@@ -106,25 +101,3 @@ def _verify_pixels(header: PngHeader, stream: bytes, where: str) -> None:
         raise DatasetError(f"{where}: PNG damaged: {e}") from e
     if got != expected:
         raise DatasetError(f"{where}: expected {expected} bytes of pixels in the PNG, got {got}")
-
-
-def encode_grey(values: NDArray[np.uint8]) -> bytes:
-    """Return an 8-bit grey PNG file of (H, W) uint8 values.
-
-    Raises:
-        ValueError: another shape or type.
-    """
-    if values.dtype != np.uint8 or values.ndim != 2 or values.size == 0:
-        raise ValueError(f"expected (H, W) uint8 values, got {values.dtype} {values.shape}")
-    height, width = values.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # a leading 0 per row: no prediction
-    rows[:, 1:] = values
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, GREY, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows.tobytes())),
-        (b"IEND", b""),
-    )
-    return SIGNATURE + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )

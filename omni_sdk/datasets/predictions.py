@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from omni_sdk.datasets import images, png
+from omni_sdk.datasets import images
 from omni_sdk.datasets.records import Sample
+from omni_sdk.output.png import encode_png
 
 
 def prediction_path(root: str | os.PathLike[str], sample: Sample, frame: int) -> Path:
@@ -45,4 +46,4 @@ def write_prediction(path: str | os.PathLike[str], mask: NDArray[np.bool_], valu
         mask: (H, W) bool.
         value: of the object's pixels, 1 to 255; the background is 0.
     """
-    Path(path).write_bytes(png.encode_grey(mask.astype(np.uint8) * np.uint8(value)))
+    Path(path).write_bytes(encode_png(mask.astype(np.uint8) * np.uint8(value)))

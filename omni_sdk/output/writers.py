@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from omni_sdk.errors import MediaError
 from omni_sdk.media.frames import AudioClip
 from omni_sdk.output.palette import davis_palette, object_colour
+from omni_sdk.output.png import encode_png
 
 Mask = NDArray[np.bool_]
 
@@ -68,27 +67,9 @@ def write_indexed_png(path: str | os.PathLike[str], label_map: NDArray[np.uint8]
     Raises:
         ValueError: another shape or type.
     """
-    if label_map.dtype != np.uint8 or label_map.ndim != 2 or label_map.size == 0:
-        raise ValueError(
-            f"expected a (H, W) uint8 label map, got {label_map.dtype} {label_map.shape}"
-        )
-    height, width = label_map.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # a leading 0 per row: no prediction
-    rows[:, 1:] = label_map
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
-        + chunk(b"PLTE", davis_palette().tobytes())
-        + chunk(b"IDAT", zlib.compress(rows.tobytes()))
-        + chunk(b"IEND", b"")
-    )
+    target.write_bytes(encode_png(label_map, davis_palette()))
     return target
 
 

@@ -213,6 +213,10 @@ def _click(x: float, y: float, label: int) -> tuple[tuple[np.ndarray, np.ndarray
         ([KeyframePrompt(3, points=(None,))], "object 0 has neither a box nor a click"),
         ([KeyframePrompt(3, points=_click(5, 1, 1), object_ids=(1, 2))], "1 different ids"),
         ([KeyframePrompt(3, points=(5,))], "object 0: expected .* points"),  # type: ignore[arg-type]
+        ([KeyframePrompt(3, points=BOX)], "object 0: expected .* points"),  # type: ignore[arg-type]
+        ([KeyframePrompt(3, BOX * np.inf, points=_click(5, 1, 1))], "not finite"),
+        ([KeyframePrompt(3, BOX[0], points=_click(5, 1, 1))], r"shape \(N, 4\), got \(4,\)"),
+        ([KeyframePrompt(3, points=_click(np.inf, 1, 1))], "not all inside"),
         ([KeyframePrompt(3, BOX[0])], r"shape \(N, 4\), got \(4,\)"),
         ([KeyframePrompt(3, BOX * np.nan, points=_click(5, 1, 1))], "not finite"),
         ([KeyframePrompt(3, BOX * 0, points=_click(5, 1, 1))], "inverted or empty"),

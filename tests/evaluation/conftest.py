@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from omni_sdk.config import ModelOptions
-from omni_sdk.datasets.png import encode_grey
 from omni_sdk.datasets.predictions import prediction_path, write_prediction
 from omni_sdk.demo.render import object_map, render
 from omni_sdk.demo.scene import Scene, make_scene
@@ -26,6 +25,7 @@ from omni_sdk.evaluation.html import encode_jpeg
 from omni_sdk.evaluation.plan import Models, Options, Plan
 from omni_sdk.evaluation.report import Results, collect
 from omni_sdk.evaluation.runner import Evaluation
+from omni_sdk.output.png import encode_png
 
 SIZE = (96, 96)
 NUM_FRAMES, FPS = 16, 2.0  # of ReVOS and MeViS here
@@ -176,7 +176,7 @@ def refavs_root(tmp_path_factory: pytest.TempPathFactory, sound_scene: Scene) ->
             mask = np.zeros(REFAVS_SIZE, np.uint8)
             if answer is not None:
                 mask[object_map(scene, 0.8 * k, REFAVS_SIZE) == answer + 1] = 255
-            (masks / f"{k:05d}.png").write_bytes(encode_grey(mask))
+            (masks / f"{k:05d}.png").write_bytes(encode_png(mask))
         with wave.open(str(media / "audio.wav"), "wb") as sound:
             sound.setparams((1, 2, 16000, 0, "NONE", ""))
             samples = np.rint(waveform(scene) * 32767).astype("<i2")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from omni_sdk.cli import main
-from omni_sdk.datasets.png import encode_grey
 from omni_sdk.datasets.predictions import prediction_path
 from omni_sdk.errors import DatasetError
 from omni_sdk.evaluation.plan import read_samples
@@ -22,6 +21,7 @@ from omni_sdk.evaluation.scoring import (
     unknown_predictions,
 )
 from omni_sdk.metrics import davis
+from omni_sdk.output.png import encode_png
 
 Write = Callable[[Any, Path], None]
 
@@ -49,7 +49,7 @@ def test_perfect_predictions(
     # Anything wrong costs: the same files against the other half of their frames.
     sample = read_samples(name, root, split=split)[-1]
     path = prediction_path(tmp_path, sample, 0)
-    path.write_bytes(encode_grey(np.full(sample.video.size(), 255, np.uint8)))
+    path.write_bytes(encode_png(np.full(sample.video.size(), 255, np.uint8)))
     assert quality(score_sample(sample, tmp_path)) < 1
 
 
@@ -98,7 +98,7 @@ def test_what_is_missing_or_broken_is_zero(
         path.write_bytes(path.read_bytes()[:-15])
         wanted = path.name
     else:
-        path.write_bytes(encode_grey(np.ones((5, 5), np.uint8)))
+        path.write_bytes(encode_png(np.ones((5, 5), np.uint8)))
         wanted = "got 5x5"
     row = score_sample(sample, tmp_path)
     assert wanted in row.error

@@ -57,7 +57,7 @@ def test_label_map() -> None:
         label_map({256: masks[1]}, (20, 20))
     with pytest.raises(ValueError, match="mask 1: expected"):
         label_map({1: masks[1]}, (20, 21))
-    with pytest.raises(ValueError, match="uint8 label map"):
+    with pytest.raises(ValueError, match=r"expected \(H, W\) uint8 values, got int64"):
         write_indexed_png("x.png", np.zeros((2, 2), np.int64))
 
 

@@ -89,7 +89,8 @@ def _clicks(
     height, width = size_hw
     boxes: Sequence[Boxes | None]
     if prompt.boxes_xyxy is None:
-        boxes = (None,) * len(prompt.points or prompt.object_ids or ())
+        objects = prompt.object_ids if prompt.points is None else prompt.points
+        boxes = (None,) * (0 if objects is None else len(objects))
     else:
         boxes = list(check_boxes(prompt.boxes_xyxy, size_hw=size_hw, where=where))
     points = (None,) * len(boxes) if prompt.points is None else prompt.points

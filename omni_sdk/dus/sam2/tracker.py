@@ -98,7 +98,7 @@ class Sam2Tracker:
 
         Args:
             frames: the source.
-            prompts: in any order; clicks are matched with earlier objects by `object_ids` only.
+            prompts: in any order; clicks without a box name earlier objects by `object_ids` only.
             config: options. Without `backward`, frames before the first prompted one are neither read
                 nor yielded, and an object has no entry before its own first prompt.
 
