@@ -1,4 +1,4 @@
-"""Options as frozen dataclasses. An unknown keyword raises, as for any dataclass.
+"""Options as frozen dataclasses. An unknown keyword raises, as for any dataclass; so does a wrong value.
 
 The command line is made from these fields and from what the docstrings say of them; a field's metadata may
 name its "aliases", "choices" and "metavar" there (see `omni_sdk.cli.options`).
@@ -9,24 +9,81 @@ name its "aliases", "choices" and "metavar" there (see `omni_sdk.cli.options`).
 from __future__ import annotations
 
 import math
+import numbers
 import re
+import sys
+import types
+import typing
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from omni_sdk.errors import OptionError
 
 ON_PARSE_ERROR = ("raise", "empty")
 BACKENDS = ("auto", "onnx", "tensorrt", "torch")
-Provider: TypeAlias = "str | tuple[str, Mapping[str, Any]]"
+Provider: TypeAlias = str | tuple[str, Mapping[str, Any]]
 
 PARITY: dict[str, Literal["exact", "fast"]] = {"hf": "exact", "fast": "fast"}
 """Values of `SamplingConfig.parity` in those of `pixels`."""
 
 
+_SAID = {int: "an integer", float: "a number", bool: "True or False", str: "a text"}
+
+
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise OptionError(message)
+
+
+def check_types(options: object) -> None:
+    """Refuse a value that is not of its field's type.
+
+    NumPy's numbers pass as Python's do, an integer as a number, a list as a tuple; True is no number.
+
+    Args:
+        options: a dataclass whose fields are bools, numbers, texts, None, literals, tuples, mappings, other
+            classes, or unions of these.
+
+    Raises:
+        OptionError: names the field, what it may be, and what it is.
+    """
+    scope = vars(sys.modules[type(options).__module__])
+    for f in fields(typing.cast(Any, options)):
+        # Our own source; get_type_hints fails on InitVar in 3.10.
+        hint, value = eval(str(f.type), scope), getattr(options, f.name)
+        if not _fits(value, hint):
+            kind = type(value).__name__
+            raise OptionError(f"{f.name} must be {_said(hint)}, got {value!r} ({kind})")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, m) for m in members)
+    if origin is Literal:
+        return isinstance(value, str) and value in members
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False
+        each = members[:1] * len(value) if members[-1] is ... else members
+        return len(value) == len(each) and all(map(_fits, value, each))
+    if hint in (int, float):
+        kind = numbers.Integral if hint is int else numbers.Real
+        return isinstance(value, kind) and not isinstance(value, bool)
+    return isinstance(value, origin or hint)
+
+
+def _said(hint: Any) -> str:
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_said, members))
+    if origin is Literal:
+        return " or ".join(map(repr, members))
+    if origin is tuple:
+        each = "each " if members[-1] is ... else ""
+        return f"a tuple ({each}{', '.join(_said(m) for m in members if m is not ...)})"
+    return "None" if hint is types.NoneType else _SAID.get(hint) or f"a {(origin or hint).__name__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +107,9 @@ class SamplingConfig:
     parity: InitVar[Literal["hf", "fast"] | None] = None
 
     def __post_init__(self, parity: Literal["hf", "fast"] | None) -> None:
+        check_types(self)
         if parity is not None:
-            _check(parity in PARITY, f"parity must be 'hf' or 'fast', got {parity!r}")
+            _check(parity in tuple(PARITY), f"parity must be 'hf' or 'fast', got {parity!r}")
             _check(
                 self.pixels in ("exact", PARITY[parity]),
                 f"pixels={self.pixels!r} and parity={parity!r} contradict: they must mean the same",
@@ -60,10 +118,6 @@ class SamplingConfig:
         _check(
             self.num_frames is None or self.num_frames >= 1,
             f"num_frames must be at least 1 or None, got {self.num_frames!r}",
-        )
-        _check(
-            self.pixels in ("exact", "fast"),
-            f"pixels must be 'exact' or 'fast', got {self.pixels!r}",
         )
 
 
@@ -91,6 +145,7 @@ class GenerationConfig:
     thinking_budget: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check(
             self.max_new_tokens is None or self.max_new_tokens >= 1,
             f"max_new_tokens must be at least 1 or None, got {self.max_new_tokens!r}",
@@ -137,6 +192,7 @@ class TrackingConfig:
     encode_ahead: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check(self.max_keyframes >= 1, f"max_keyframes must be >= 1, got {self.max_keyframes!r}")
         _check(
             0 <= self.second_looks <= 4,
@@ -147,7 +203,7 @@ class TrackingConfig:
             f"max_conditioning must be >= 1, got {self.max_conditioning!r}",
         )
         _check(
-            self.stride == "auto" or (isinstance(self.stride, int) and 1 <= self.stride <= 32),
+            self.stride == "auto" or 1 <= self.stride <= 32,
             f"stride must be in [1, 32] or 'auto', got {self.stride!r}",
         )
         _check(0 < self.match_iou <= 1, f"match_iou must be in (0, 1], got {self.match_iou!r}")
@@ -174,6 +230,7 @@ class PipelineConfig:
     overlap: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check(
             self.on_parse_error in ON_PARSE_ERROR,
             f"on_parse_error must be 'raise' or 'empty', got {self.on_parse_error!r}",
@@ -210,11 +267,12 @@ class ModelOptions:
     threads: int | None = None
     variant: tuple[str, ...] = ()
     skip_parity: bool = False
-    memory_budget: int | str | None = field(
+    memory_budget: int | float | str | None = field(
         default=None, metadata={"aliases": ("--memory",), "metavar": "SIZE"}
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         is_torch = self.backend == "torch"
         _check(self.backend in BACKENDS, f"backend must be one of {BACKENDS}, got {self.backend!r}")
         _check(

@@ -63,7 +63,7 @@ def load_stages(name_or_path: str | os.PathLike[str], options: ModelOptions) -> 
     return *stages[:3], replace(stages[3], variants=variants)
 
 
-def _plan_within(bundle: Bundle, budget: int | str, loader: EngineLoader) -> MemoryPlan:
+def _plan_within(bundle: Bundle, budget: float | str, loader: EngineLoader) -> MemoryPlan:
     """Plan for a budget and say so."""
     if budget == "auto":
         free = free_device_bytes(loader.device) or free_host_bytes()

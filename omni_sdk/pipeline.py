@@ -87,7 +87,7 @@ class Pipeline:
         threads: int | None = None,
         variant: str | Sequence[str] = (),
         skip_parity: bool = False,
-        memory_budget: int | str | None = None,
+        memory_budget: float | str | None = None,
     ) -> Pipeline:
         """Load the models.
 

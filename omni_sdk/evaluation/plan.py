@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omni_sdk.config import ModelOptions, PipelineConfig
+from omni_sdk.config import ModelOptions, PipelineConfig, check_types
 from omni_sdk.datasets import SPLITS, mevis, open_dataset, refavs, refvos, revos
 from omni_sdk.datasets.records import Sample
 from omni_sdk.errors import OptionError
@@ -96,6 +96,7 @@ class Options:
     object_value: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.object_value not in (None, 1, 255):
             raise OptionError(f"object_value must be 1, 255 or None, got {self.object_value!r}")
         if self.fps is not None and not 0 < self.fps <= 1000:
