@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omni_sdk.cli import common
+from omni_sdk.cli.options import declare_pipeline, read_pipeline
 
 if TYPE_CHECKING:
     from omni_sdk.bundle.bundle import Bundle
@@ -27,21 +28,10 @@ def declare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--warm-up", type=int, default=1, help="untimed calls per video before them"
     )
-    parser.add_argument("--frames", type=int, help="frames shown to the reasoner")
-    parser.add_argument("--no-audio", action="store_true", help="ignore the sound")
     parser.add_argument(
         "--json", type=common.output_file, help="write every run's numbers to this file"
     )
-    parser.add_argument(
-        "--no-overlap",
-        action="store_true",
-        help="decode frames in turn with the tracker, to compare with decoding beside it",
-    )
-    parser.add_argument(
-        "--encode-ahead",
-        action="store_true",
-        help="encode the next frame while the tracker works on this one",
-    )
+    declare_pipeline(parser, only=("num_frames", "audio", "overlap", "encode_ahead"))
     common.declare_loading(parser)
 
 
@@ -65,15 +55,11 @@ def _measure(arguments: argparse.Namespace, name: str, videos: list[str]) -> int
     from omni_sdk.bench.tables import report_text
     from omni_sdk.bundle.bundle import Bundle
     from omni_sdk.bundle.hub import resolve
-    from omni_sdk.config import SamplingConfig
     from omni_sdk.errors import PromptError
 
     if arguments.runs < 1 or arguments.warm_up < 0:
         raise PromptError("--runs must be at least 1 and --warm-up at least 0")
-    try:
-        SamplingConfig(num_frames=arguments.frames)
-    except ValueError as e:
-        raise PromptError(f"--frames: {e}") from e
+    config = read_pipeline(arguments)
     arguments.bundle = resolve(name)
     pipeline = common.load_pipeline(arguments)
     budget = common.read_models(arguments).memory_budget
@@ -81,10 +67,10 @@ def _measure(arguments: argparse.Namespace, name: str, videos: list[str]) -> int
     settings = SettingsReport(
         arguments.warm_up,
         arguments.runs,
-        not arguments.no_audio,
-        arguments.frames,
-        overlap=not arguments.no_overlap,
-        encode_ahead=arguments.encode_ahead,
+        config.sampling.audio,
+        config.sampling.num_frames,
+        overlap=config.overlap,
+        encode_ahead=config.tracking.encode_ahead,
         memory_budget=None if budget is None else str(budget),
     )
     report = measure(

@@ -27,6 +27,7 @@ def declare_options(
     parser: argparse.ArgumentParser,
     config: type,
     *,
+    only: Collection[str] | None = None,
     exclude: Collection[str] = (),
     defaults: Mapping[str, object] | None = None,
 ) -> None:
@@ -36,6 +37,7 @@ def declare_options(
         parser: that gets them.
         config: its fields are bools, numbers, texts, literals, unions of these, or tuples of texts; fields
             that are dataclasses themselves are left out.
+        only: names of the fields that are options here; None: all.
         exclude: names of fields that are no options here.
         defaults: by field, where they are others than the dataclass's.
     """
@@ -46,6 +48,8 @@ def declare_options(
     )
     for name, hint, default in _parameters(config):
         if name in exclude or dataclasses.is_dataclass(hint):
+            continue
+        if only is not None and name not in only:
             continue
         text = described.get(name, "") + _shown(defaults.get(name, default))
         extra: Mapping[str, Any] = metadata.get(name, {})
@@ -77,13 +81,14 @@ def read_options(arguments: argparse.Namespace, config: Callable[..., T], **more
 def declare_pipeline(
     parser: argparse.ArgumentParser,
     *,
+    only: Collection[str] | None = None,
     exclude: Collection[str] = (),
     defaults: Mapping[str, object] | None = None,
 ) -> None:
     """Add all options of `PipelineConfig` and its parts; see `declare_options`."""
     for part in (SamplingConfig, GenerationConfig, TrackingConfig):
-        declare_options(parser, part, exclude=exclude)
-    declare_options(parser, PipelineConfig, exclude=exclude, defaults=defaults)
+        declare_options(parser, part, only=only, exclude=exclude)
+    declare_options(parser, PipelineConfig, only=only, exclude=exclude, defaults=defaults)
 
 
 def read_pipeline(arguments: argparse.Namespace, **more: object) -> PipelineConfig:

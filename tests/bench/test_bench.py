@@ -235,15 +235,17 @@ def test_command_line(clip, tmp_path, capsys):
     assert "not decided" in capsys.readouterr().out
     for wrong in (["bench", "compare", "a"], ["bench", "nano"], ["bench", "nano", str(path)]):
         assert main(wrong) == 1
-    assert main([*arguments, "--no-overlap", "--memory", "2GB", "--json", str(out)]) == 0
+    options = ["--no-overlap", "--memory", "2GB", "--frames", "8", "--no-audio", "--encode-ahead"]
+    assert main([*arguments, *options, "--json", str(out)]) == 0
     said = capsys.readouterr()
     assert "memory plan" in said.err
     assert "frames decoded in turn" in said.out
     report = read_report(out)
-    assert (report.settings.overlap, report.settings.memory_budget) == (False, "2GB")
+    assert report.settings == SettingsReport(0, 1, False, 8, False, True, "2GB")
     assert report.videos[0].runs[0].stages_ms["overlapped"] == 0.0
     assert main([*arguments, "--memory", "1KB"]) == 1
     assert main([*arguments, "--memory", "much"]) == 1
     assert main([*arguments, "--frames", "0"]) == 1
+    assert "num_frames must be at least 1" in capsys.readouterr().err
     assert main([*arguments, "--variant", "none"]) == 1
     assert "has no variant 'none'" in capsys.readouterr().err
