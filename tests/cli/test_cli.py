@@ -242,6 +242,20 @@ def test_help_is_light() -> None:
     assert out.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+@pytest.mark.parametrize("command", [["run", "x", "q", "--tracker", "nano"], ["ask", "x", "q"]])
+def test_torch_that_is_not_installed(command: list[str], missing: str) -> None:
+    code = (
+        f"import sys\nsys.modules[{missing!r}] = None\nfrom omni_sdk.cli import main\n"
+        f"sys.exit(main({[*command, '--backend', 'torch', '--bundle', 'nano']!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert line.startswith("omni-sdk: backend 'torch' needs torch and transformers")
+    assert line.endswith("pip install 'omni-sdk[torch]'")
+
+
 def test_the_runtime_needs_no_torch(clips: Clips, tmp_path: Path) -> None:
     """A whole run with torch, transformers and onnx made impossible to import."""
     path, truth = clips["last"]
