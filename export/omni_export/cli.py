@@ -11,7 +11,7 @@ from omni_sdk.errors import OmniError
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         if arguments.command == "onnx":
             return _onnx(arguments)
@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the argument parser."""
     parser = argparse.ArgumentParser(prog="omni-export", description="Checkpoints to bundles.")
     commands = parser.add_subparsers(dest="command", required=True)
     onnx = commands.add_parser("onnx", help="export checkpoints to a bundle of ONNX graphs")

@@ -339,7 +339,7 @@ def test_the_published_configuration_is_read() -> None:
 
 
 def test_the_command_lines_judges(start: Path, tmp_path: Path) -> None:
-    arguments = cli._parser().parse_args(
+    arguments = cli.build_parser().parse_args(
         ["experiment", "--start", str(start), "--out", str(tmp_path), "--bundle", "b",
          "--second", "g", "--second-tracker", "t"]
     )  # fmt: skip

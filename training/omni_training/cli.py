@@ -17,7 +17,7 @@ from omni_training.nano.arguments import add_nano_arguments
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
     except BrokenPipeError:  # the reader of our output has gone; nothing is left to say
@@ -32,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the argument parser."""
     parser = argparse.ArgumentParser(prog="omni-train", description="Train the reasoner.")
     parser.add_argument("--traceback", action="store_true", help="show the whole error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
