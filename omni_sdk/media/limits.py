@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import time
 from collections.abc import Iterator
@@ -82,7 +83,13 @@ class MediaLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not value > 0:
+            found = f"got {value!r} ({type(value).__name__})"
+            if isinstance(field.default, tuple):
+                if isinstance(value, str):  # every part of the text would be allowed
+                    raise LimitError(f"{field.name} must be a tuple (each a text), {found}")
+            elif isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise LimitError(f"{field.name} must be a number, {found}")
+            elif not float(value) > 0:
                 raise LimitError(f"{field.name} must be positive, got {value!r}")
 
     @classmethod

@@ -15,8 +15,9 @@ from omni_sdk.config import (
     SamplingConfig,
     TrackingConfig,
 )
-from omni_sdk.errors import OptionError
+from omni_sdk.errors import LimitError, OptionError
 from omni_sdk.evaluation.plan import Options as EvaluationOptions
+from omni_sdk.media.limits import MediaLimits
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,21 @@ def test_values_of_another_type(
         make(**options)
 
 
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_frames": "3"}, "max_frames must be a number, got '3' (str)"),
+        ({"max_pixels": True}, "max_pixels must be a number, got True (bool)"),
+        ({"max_wall_seconds": None}, "max_wall_seconds must be a number, got None (NoneType)"),
+        ({"protocols": "https"}, "protocols must be a tuple (each a text), got 'https' (str)"),
+    ],
+)
+def test_limits_of_another_type(limits: dict[str, object], message: str) -> None:
+    """`"http" in "https"` is true: a text would allow what it does not name."""
+    with pytest.raises(LimitError, match=re.escape(message)):
+        MediaLimits(**limits)
+
+
 def test_values_that_pass_for_the_type() -> None:
     """NumPy's numbers, whole numbers for fractions, lists of texts, and providers with their options."""
     assert TrackingConfig(np.int64(2), stride=np.uint8(3)) == TrackingConfig(2, stride=3)
@@ -64,4 +80,5 @@ def test_values_that_pass_for_the_type() -> None:
     )
     assert GenerationConfig(stop=["a"]).stop == ["a"]  # type: ignore[arg-type]
     assert ModelOptions(providers=("A", ("B", {"k": 1}))).providers == ("A", ("B", {"k": 1}))
+    assert MediaLimits(max_file_bytes=8e9, max_frames=np.int64(3)).max_frames == 3
     assert ModelOptions(memory_budget=8e9).memory_budget == 8e9
