@@ -42,10 +42,8 @@ def declare_options(
         defaults: by field, where they are others than the dataclass's.
     """
     defaults = defaults or {}
-    described, metadata = (
-        _descriptions(config),
-        {f.name: f.metadata for f in dataclasses.fields(config)},
-    )
+    described = _descriptions(config)
+    metadata = {f.name: f.metadata for f in dataclasses.fields(config)}
     for name, hint, default in _parameters(config):
         if name in exclude or dataclasses.is_dataclass(hint):
             continue
@@ -108,9 +106,8 @@ def _parameters(config: type) -> list[tuple[str, Any, object]]:
     scope = vars(sys.modules[config.__module__])
     found = []
     for name, parameter in inspect.signature(config).parameters.items():
-        hint = eval(
-            parameter.annotation, scope
-        )  # our own source; get_type_hints fails on InitVar in 3.10
+        # Our own source; get_type_hints fails on InitVar in 3.10.
+        hint = eval(parameter.annotation, scope)
         hint = hint.type if isinstance(hint, dataclasses.InitVar) else hint
         found.append((name, hint, parameter.default))
     return found
