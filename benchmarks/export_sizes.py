@@ -92,7 +92,14 @@ PREPROCESSOR: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One export, or one variant of it; `size_mb` of the bundle, or of the variant's graphs."""
+    """One export, or one variant of it.
+
+    Attributes:
+        size_mb: of the bundle, or of the variant's graphs.
+        replaced_mb: of the graphs that a variant's stand in for; 0 for a bundle.
+        parity: every row of the manifest that belongs to it.
+        errors: the parity that the README's table shows, see `_errors`.
+    """
 
     model: str
     parameters: int
@@ -100,7 +107,9 @@ class Row:
     peak_anonymous_mb: float
     peak_resident_mb: float
     size_mb: float
+    replaced_mb: float
     parity: dict[str, float]
+    errors: dict[str, float]
     tensorrt_objections: list[str]
 
 
@@ -178,7 +187,7 @@ def export(name: str, parameters: int, arguments: list[str], bundle: Path) -> Ro
     manifest = json.loads((bundle / "manifest.json").read_text())
     files = [entry["file"] for entry in manifest["graphs"].values()]
     size = sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file())
-    return _row(name, parameters, cost, size, manifest["parity"], bundle, files)
+    return _row(name, parameters, cost, (size, 0), manifest["parity"], bundle, files)
 
 
 def variant(name: str, parameters: int, bundle: Path, out: Path) -> Row:
@@ -186,18 +195,48 @@ def variant(name: str, parameters: int, bundle: Path, out: Path) -> Row:
     made = name.partition("@")[2]
     cost = _watch("variants", str(bundle), "--out", str(out), "--variant", made)
     manifest = json.loads((out / "manifest.json").read_text())
-    graphs = [g["variants"][made] for g in manifest["graphs"].values() if made in g["variants"]]
-    files = [file for g in graphs for file in (g["file"], *g["data"])]
+    originals = [g for g in manifest["graphs"].values() if made in g["variants"]]
+    graphs = [g["variants"][made] for g in originals]
     rows = [r for r in manifest["parity"] if f"@{made}" in r["subject"]]
-    size = sum((out / file).stat().st_size for file in files)
-    return _row(name, parameters, cost, size, rows, out, [g["file"] for g in graphs])
+    sizes = _size(out, graphs), _size(bundle, originals)
+    return _row(name, parameters, cost, sizes, rows, out, [g["file"] for g in graphs])
+
+
+def _size(bundle: Path, graphs: list[dict[str, Any]]) -> int:
+    """Return the bytes of graphs and their data, as a manifest names them."""
+    return sum((bundle / file).stat().st_size for g in graphs for file in (g["file"], *g["data"]))
+
+
+def _errors(parity: list[dict[str, Any]]) -> dict[str, float]:
+    """Sum parity rows up.
+
+    Returns:
+        The greatest error of a graph ("worst_graph"; the memory encoder rounds through bfloat16 and stands
+        for itself), one less the tracked clip's least IoU, and how many greedy tokens of a decoder's
+        variant differ; what was not compared is left out.
+    """
+    errors: dict[str, float] = {}
+    for row in parity:
+        subject, _, rest = row["subject"].partition("@")
+        if rest.endswith(": tokens"):
+            name = "different_tokens"
+        elif ":" in row["subject"]:  # whole completions, tokens on calibration clips
+            continue
+        elif subject == "dus/memory_encoder":
+            name = "memory_encoder"
+        elif subject == "tracked clip":
+            name = "tracked_clip"
+        else:
+            name = "worst_graph"
+        errors[name] = max(errors.get(name, 0.0), row["value"])
+    return errors
 
 
 def _row(
     name: str,
     parameters: int,
     cost: tuple[float, float, float],
-    size: int,
+    sizes: tuple[int, int],
     parity: list[dict[str, Any]],
     directory: Path,
     graphs: list[str],
@@ -206,8 +245,10 @@ def _row(
         name,
         parameters,
         *cost,
-        size_mb=size / 1e6,
+        size_mb=sizes[0] / 1e6,
+        replaced_mb=sizes[1] / 1e6,
         parity={f"{r['subject']}: {r['measure']}": r["value"] for r in parity},
+        errors=_errors(parity),
         tensorrt_objections=[
             f"{file}: {why}"
             for file in graphs

@@ -115,7 +115,7 @@ def cached_towers(bench: Benchmark, start: str) -> None:
     bench.compare(
         "passes over a group of 8",
         {OURS: lambda: passes(True), "towers in every pass": lambda: passes(False)},
-        {OURS: f"logits differ by {gap:.1e}"},
+        {OURS: {"logit_difference": gap}},
     )
     bench.bar(
         "cached towers", case="passes over a group of 8", peer="towers in every pass", at_least=1.1
@@ -149,6 +149,7 @@ def nano_run(bench: Benchmark, start: str, steps: int) -> tuple[float, list[list
             row = {
                 "case": f"step of {settings.prompts_per_step} x {settings.num_generations}",
                 "implementation": arm, "wall_s": wall, "cpu_s": cpu, "rounds": steps,
+                "tokens_per_cpu_s": tokens / cpu, "reward_share": share,
                 "quality": f"{tokens / cpu:.0f} tokens per CPU s; rewards {100 * share:.0f} % of it",
             }  # fmt: skip
             bench.rows.append(row)
@@ -281,13 +282,11 @@ def reward_workers(bench: Benchmark, batches: list[list[RewardJob]], rest: float
         step = (rest + statistics.median(local)) / (rest + wall)
         # The mean: most rollouts of a group ask what was answered already, and a median would be theirs.
         milliseconds = [1e3 * s for s in pool.latency]
+        mean, p90 = statistics.mean(milliseconds), percentile(milliseconds, 0.9)
+        transport = 1e3 * statistics.median(pool.transport) if pool.transport else None
         quality = (
-            f"{statistics.mean(milliseconds):.0f} ms a job, p90 {percentile(milliseconds, 0.9):.0f}"
-            + (
-                f", {1e3 * statistics.median(pool.transport):.1f} of it transport"
-                if pool.transport
-                else ""
-            )
+            f"{mean:.0f} ms a job, p90 {p90:.0f}"
+            + ("" if transport is None else f", {transport:.1f} of it transport")
             + f"; {100 * wall / (wall + rest):.0f} % of a step; step {step:.2f}x"
             + ("" if different == 0 else f"; SCORES DIFFER in {different} batches")
         )
@@ -295,7 +294,7 @@ def reward_workers(bench: Benchmark, batches: list[list[RewardJob]], rest: float
             "case": f"rewards of {jobs_of_a_step:.0f} jobs", "implementation": name, "wall_s": wall,
             "wall_p90_s": percentile(pool.walls, 0.9), "cpu_s": None, "rounds": len(pool.walls),
             "ratio": ratio, "step_ratio": step, "share_of_step": wall / (wall + rest),
-            "job_ms": statistics.mean(milliseconds), "quality": quality,
+            "job_ms": mean, "job_p90_ms": p90, "transport_ms": transport, "quality": quality,
         }  # fmt: skip
         bench.rows.append(row)
         print(

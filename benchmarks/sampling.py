@@ -224,7 +224,10 @@ def ratio(runs: Runs, over: str, under: str, key: str) -> float:
 
 
 def add_bars(bench: Benchmark, case: Case, runs: Runs) -> None:
-    """Judge a case: against the fastest and the leanest peer, and against the limit."""
+    """Judge a case: against the fastest and the leanest peer, and against the limit.
+
+    The leanest peer's memory becomes a row, for the table.
+    """
     others = [name for name in runs if name not in (OURS, LEAN, NO_SKIP, BARE)]
     if OURS not in runs or case.kind == "sound":
         return
@@ -237,6 +240,9 @@ def add_bars(bench: Benchmark, case: Case, runs: Runs) -> None:
             n: statistics.median(r["rss_mb"] for r in runs[n].values()) for n in [*others, OURS]
         }
         leanest = min(memory[n] for n in others)
+        bench.rows.append(
+            {"case": case.name, "implementation": "leanest peer", "peak_rss_mb": leanest}
+        )
         bench.bar_value(f"memory, {case.name}", leanest / memory[OURS], at_least=1 / 1.1)
         if LEAN in runs:
             lean = statistics.median(r["rss_mb"] for r in runs[LEAN].values())

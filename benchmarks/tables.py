@@ -3,11 +3,11 @@
     python benchmarks/tables.py [--check]
 
 A block of a README between `<!-- table: NAME -->` and `<!-- end -->` is the template `templates/NAME.md`,
-filled from `results/NAME.json`, which a benchmark wrote with --json. A template is a Markdown table;
-`{case; implementation; key: format}` in it stands for a value of the row with that case and implementation,
-`key.inner` for a value inside a value. `key*1000` scales it. The format is Python's; `~` before it writes
-.98 in place of 0.98, and `=2` means two significant digits. --check changes nothing and fails where a block
-is not what its results give.
+filled from `results/NAME.json`, which a benchmark wrote with --json. A template is one or more Markdown
+tables; `{case; implementation; key: format}` in it stands for a value of the row of that name,
+`key.inner` for a value inside a value. `key*1000` scales it. The format is Python's, with 2e-5 in place of
+2e-05; `~` before it writes .98 in place of 0.98, and `=2` means two significant digits. --check changes
+nothing and fails where a block is not what its results give.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def shown(value: float, form: str) -> str:
         digits = int(form[1:])
         before = math.floor(math.log10(abs(value))) + 1 if value else 1
         return f"{value:.{max(0, digits - before)}f}"
-    text = format(value, form.removeprefix("~"))
+    text = re.sub(r"e([+-])0(?=\d)", r"e\1", format(value, form.removeprefix("~")))
     return re.sub(r"^(-?)0\.", r"\1.", text) if form.startswith("~") else text
 
 

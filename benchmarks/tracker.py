@@ -252,6 +252,9 @@ def _run(
         outside.append(spent["mask"] / sum(spent.values()))
     quality = {name: f"least IoU {value:.4f}" for name, value in least.items() if name != OURS}
     bench.record(case, samples, quality)
+    for row in bench.rows:
+        if row["case"] == case and row["implementation"] in graphs:
+            row["gain"] = bench.ratio(case, TRANSFORMERS, row["implementation"])
     bench.bar_value(f"{case}: 3 % over work outside", 0.03 / max(outside), at_least=1.0)
     return least
 
