@@ -24,7 +24,7 @@ from omni_sdk.output.result_json import (
 )
 from omni_sdk.stages import Keyframe
 from omni_sdk.utils.files import write_text
-from omni_sdk.utils.schema import from_dict, to_dict
+from omni_sdk.utils.schema import SchemaError, from_dict, to_dict
 from omni_sdk.utils.timing import StageTimings
 
 if TYPE_CHECKING:
@@ -98,11 +98,14 @@ class Result:
 
         Raises:
             ResultError: unknown schema_version; unknown or missing key; a value of another type or out of
-                range; a mask that is malformed or does not fit the video.
+                range; an object with two tracks; a mask that is malformed or does not fit the video.
         """
-        _check_version(value)
         try:
+            _check_version(value)
             row = from_dict(_ResultRow, value)
+            ids = [track.object_id for track in row.tracks]
+            if len(set(ids)) < len(ids):
+                raise SchemaError(f"tracks: expected one of each object, got ids {ids}")
             size = (row.video.height, row.video.width)
             keyframes = (keyframe_of(k, f"keyframes[{n}]") for n, k in enumerate(row.keyframes))
             tracks = (track_of(t, size, f"tracks[{n}]") for n, t in enumerate(row.tracks))
@@ -118,7 +121,7 @@ class Result:
                 bundle=row.bundle,
                 thinking_cut=row.thinking_cut,
             )
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:  # the latter: too deep to be quoted in a message
             raise ResultError(f"not a result: {e}") from e
 
     @classmethod
@@ -203,16 +206,16 @@ class Result:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _ResultRow:
-    """result.json as `to_dict` writes it."""
+    """result.json as `to_dict` writes it; what has a default was not always written."""
 
     schema_version: int
     query: str
     thinking: str
     answer: str
     status: Literal["found", "absent", "unparsed"]
-    thinking_cut: bool
+    thinking_cut: bool = False
     video: VideoInfo
     keyframes: tuple[KeyframeRow, ...]
     tracks: tuple[TrackRow, ...]
@@ -223,6 +226,6 @@ class _ResultRow:
 def _check_version(value: object) -> None:
     version = value.get("schema_version") if isinstance(value, dict) else SCHEMA_VERSION
     if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise ResultError(
+        raise SchemaError(
             f"schema_version {version!r:.80} is not known: this omni-sdk reads {SCHEMA_VERSION}"
         )

@@ -43,15 +43,15 @@ class RleRow:
     counts: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrameRow:
-    """A track's mask on one frame."""
+    """A track's mask on one frame; what has a default was not always written."""
 
     frame_index: int
     pts_seconds: float
     score: float
-    source: Literal["tracked", "propagated"]
-    confidence: float
+    source: Literal["tracked", "propagated"] = "tracked"
+    confidence: float = 1.0
     rle: RleRow
 
 
@@ -142,10 +142,11 @@ def track_of(row: TrackRow, size: tuple[int, int], where: str) -> MaskTrack:
         where: path of the row for messages.
 
     Raises:
-        SchemaError: an index, score, confidence or size is out of range, frames are out of order, or a
+        SchemaError: an id, index, score, confidence or size is out of range, frames are out of order, or a
             mask is malformed.
         LimitError: the size is more than a mask may have.
     """
+    _check(row.object_id >= 1, f"{where}.object_id must be at least 1, got {row.object_id}")
     check_size(row.size)
     _check(row.size == size, f"{where}.size: {list(row.size)}, but the video is {list(size)}")
     before = -1

@@ -136,6 +136,7 @@ def _at(value: object, *path: str | int) -> object:
         (("keyframes", 0, "objects", 0, "box_xyxy"), [1, 2, 3], "expected 4 entries, found 3"),
         (("keyframes", 0, "objects", 0, "box_xyxy"), [1, 2, 3, 1e39], "within float32"),
         (("keyframes", 0, "frame_index"), -1, "frame_index must be at least 0"),
+        (("tracks", 1, "object_id"), 0, r"tracks\[1\].object_id must be at least 1, got 0"),
         (("tracks", 1, "size"), [0, 9], "size must be positive"),
         (("tracks", 0, "frames", 1, "frame_index"), 0, "must ascend from 0, got 0 after 0"),
         (("tracks", 0, "frames", 3, "frame_index"), 2**63, "must ascend"),
@@ -283,3 +284,32 @@ def test_mutated_results_end_in_one_error_or_are_results(data: st.DataObject) ->
     assert Result.from_dict(json.loads(json.dumps(again))).to_dict() == again
     for track in result.tracks:
         assert all(mask.shape == track.size for mask in track.masks())
+
+
+def test_keys_that_older_versions_did_not_write_have_defaults() -> None:
+    value = json.loads(json.dumps(_result().to_dict()))
+    del value["thinking_cut"], value["video"]["corrupt_frames"], value["timings_ms"]["carry"]
+    for frame in value["tracks"][0]["frames"]:
+        del frame["source"], frame["confidence"]
+    again = Result.from_dict(value)
+    assert again.thinking_cut is False
+    assert again.tracks[0].sources == ("tracked",) * 4
+    assert again.tracks[0].confidences.tolist() == [1.0] * 4
+    assert again.to_dict() == _result().to_dict()
+
+
+def test_an_object_has_one_track() -> None:
+    value = json.loads(json.dumps(_result().to_dict()))
+    value["tracks"][1]["object_id"] = 1
+    with pytest.raises(ResultError, match=r"tracks: expected one of each object, got ids \[1, 1\]"):
+        Result.from_dict(value)
+
+
+@pytest.mark.parametrize("key", ["schema_version", "status", "query", "bundle"])
+def test_a_value_nested_beyond_measure_is_refused(key: str) -> None:
+    nested: object = []
+    for _ in range(100_000):
+        nested = [nested]
+    value = _result().to_dict() | {key: nested}
+    with pytest.raises(ResultError):
+        Result.from_dict(value)
