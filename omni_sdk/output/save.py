@@ -97,7 +97,14 @@ def save_masks(tracks: Sequence[MaskTrack], directory: Path) -> None:
     Args:
         tracks: of one source, at least one.
         directory: made if missing.
+
+    Raises:
+        ResultError: an object id that an indexed PNG cannot hold.
     """
+    if beyond := [t.object_id for t in tracks if not 1 <= t.object_id <= 255]:
+        raise ResultError(
+            f"an indexed PNG holds object ids 1 to 255, got {beyond}: save with masks=False"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     for index in sorted({int(i) for t in tracks for i in t.frame_indices}):
         labels = label_map(dict(_masks_at(tracks, index)), tracks[0].size)

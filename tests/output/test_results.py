@@ -313,3 +313,13 @@ def test_a_value_nested_beyond_measure_is_refused(key: str) -> None:
     value = _result().to_dict() | {key: nested}
     with pytest.raises(ResultError):
         Result.from_dict(value)
+
+
+def test_ids_that_no_indexed_png_holds_are_saved_as_json_alone(tmp_path: Path) -> None:
+    result = _result()
+    many = replace(result, tracks=(replace(result.tracks[0], object_id=256),))
+    with pytest.raises(ResultError, match=r"ids 1 to 255, got \[256\]: .*masks=False"):
+        many.save(tmp_path / "out", overlay=False)
+    assert _files(tmp_path) == []
+    many.save(tmp_path / "out", masks=False, overlay=False)
+    assert Result.load(tmp_path / "out").tracks[0].object_id == 256
