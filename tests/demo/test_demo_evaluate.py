@@ -121,7 +121,7 @@ class TrueModels:
         assert query == self.truth.query
         return true_answer(self.truth)
 
-    def track(self, path: Path, prompts: list[Any]) -> list[MaskTrack]:
+    def track(self, path: Path, prompts: list[Any], **_: object) -> list[MaskTrack]:
         ((index, box),) = ((p.frame_index, tuple(p.boxes_xyxy[0])) for p in prompts)
         objects = range(len(self.truth.scene.objects))
         found = next(i for i in objects if self.truth.box(index, i) == box)
