@@ -16,7 +16,6 @@ device, and a prompt of 2,048 tokens at half the rate of a plain float16 product
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import OURS, Benchmark, Samples
+from harness import OURS, Benchmark, Samples, make_parser
 from numpy.typing import NDArray
 from omni_export.samples import Sample, make_request
 from random_models import (
@@ -63,9 +62,7 @@ GPU_PROMPT = 2048
 
 def main() -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter prompt")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser = make_parser(__doc__, quick="fewer rounds, a shorter prompt")
     parser.add_argument("--cache", type=Path, default=Path("bench_models"), help="exported graphs")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--hidden", type=int, action="append", help="repeatable")
