@@ -6,21 +6,19 @@ here: a row is a kind of question, its values means over the clips and standard 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
-from harness import OURS, Benchmark
+from harness import OURS, Benchmark, make_parser
 
 from omni_sdk.demo.evaluate import ClipScore, summarise
 
 
 def main() -> int:
     """Summarise the scores."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__, quick=None)
     parser.add_argument("scores", type=Path, help="what omni-sdk demo --json wrote")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
     arguments = parser.parse_args()
     clips = json.loads(arguments.scores.read_text(encoding="utf-8"))
     bench = Benchmark("demo", rounds=1, packages=["onnxruntime", "av"])

@@ -10,7 +10,6 @@ memory (mapped weights) is what it may take back. Every graph is held against Te
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shutil
@@ -24,7 +23,7 @@ from typing import Any
 
 import onnx
 import torch
-from harness import OURS, Benchmark
+from harness import OURS, Benchmark, make_parser
 from omni_export.tensorrt_operators import objections
 from random_models import sam2_config
 from safetensors.torch import save_file
@@ -293,11 +292,10 @@ def _tell(row: Row) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = make_parser(__doc__, quick=None)
     parser.add_argument("--work", type=Path, required=True, help="directory for what is written")
     parser.add_argument("--only", choices=("3b", "tiny", "large"), action="append")
     parser.add_argument("--variant", action="append", default=[], help="to make of each bundle")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = []
     for name in arguments.only or ("tiny", "large", "3b"):

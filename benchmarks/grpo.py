@@ -14,7 +14,6 @@ Ratios are against "every rollout encodes", "towers in every pass" and "in the p
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import statistics
@@ -30,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from harness import OURS, Benchmark, Missing, percentile, shared_directory
+from harness import OURS, Benchmark, Missing, make_parser, percentile, shared_directory
 from omni_training.data.video_samples import open_processor
 from omni_training.data.world import WorldClip, share_encodings
 from omni_training.data.world_samples import WorldSamples, training_ids
@@ -304,9 +303,7 @@ def reward_workers(bench: Benchmark, batches: list[list[RewardJob]], rest: float
 
 def main() -> int:
     """Run the cases."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and cases")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser = make_parser(__doc__)
     parser.add_argument("--start", type=Path, help="thinker checkpoint")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

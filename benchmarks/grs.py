@@ -16,7 +16,6 @@ device, and a prompt of 2,048 tokens at half the rate of a plain float16 product
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import OURS, Benchmark, Samples
+from harness import OURS, Benchmark, Samples, make_parser
 from numpy.typing import NDArray
 from omni_export.samples import Sample, make_request
 from random_models import (
@@ -63,9 +62,7 @@ GPU_PROMPT = 2048
 
 def main() -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, a shorter prompt")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser = make_parser(__doc__, quick="fewer rounds, a shorter prompt")
     parser.add_argument("--cache", type=Path, default=Path("bench_models"), help="exported graphs")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--hidden", type=int, action="append", help="repeatable")
@@ -209,7 +206,8 @@ def _ours(
 ) -> tuple[NDArray[np.int64], Times, Times]:
     clock = _FirstToken()
     decoder = thinker._decoder
-    thinker._decoder = _Told(decoder, clock)  # the first logits end the prefill
+    # The first logits end the prefill.
+    thinker._decoder = _Watched(decoder, lambda _: clock.mark())
     try:
         (found,) = thinker.generate([request], GenerationConfig(max_new_tokens=steps))
     finally:
@@ -264,52 +262,40 @@ class _FirstToken:
         )
 
 
-class _Told:
-    """An engine that tells a clock when a call is done."""
+class _Watched:
+    """An engine that reports the wall seconds of each call when it is done."""
 
-    def __init__(self, engine: Any, clock: _FirstToken) -> None:
+    def __init__(self, engine: Any, report: Callable[[float], None]) -> None:
         self._engine = engine
-        self._clock = clock
+        self._report = report
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run, then tell."""
+        """Run, then report."""
+        start = time.perf_counter()
         found: dict[str, NDArray[Any]] = self._engine.run(inputs)
-        self._clock.mark()
+        self._report(time.perf_counter() - start)
         return found
 
-    def linked(self, links: Mapping[str, str], first: Mapping[str, NDArray[Any]]) -> _Told:
+    def linked(self, links: Mapping[str, str], first: Mapping[str, NDArray[Any]]) -> _Watched:
         """Start a row of calls."""
-        return _Told(start_linked(self._engine, links, first), self._clock)
+        return _Watched(start_linked(self._engine, links, first), self._report)
 
 
 def _outside(loader: OnnxLoader, bundle: Bundle, request: ThinkerRequest, steps: int) -> float:
     """Return the share of decoding that is not spent in the decoder's and the embedding's engine."""
-    spent = {"inside": 0.0}
-
-    class Timed:
-        def __init__(self, engine: Any) -> None:
-            self._engine = engine
-
-        def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-            start = time.perf_counter()
-            found: dict[str, NDArray[Any]] = self._engine.run(inputs)
-            spent["inside"] += time.perf_counter() - start
-            return found
-
-        def linked(self, links: Mapping[str, str], first: Mapping[str, NDArray[Any]]) -> Timed:
-            return Timed(start_linked(self._engine, links, first))
+    inside: list[float] = []
 
     class Loader:
-        def load(self, bundle: Bundle, graph: str) -> Timed:
-            return Timed(loader.load(bundle, graph))
+        def load(self, bundle: Bundle, graph: str) -> _Watched:
+            return _Watched(loader.load(bundle, graph), inside.append)
 
     thinker = GraphThinker(Loader(), bundle)  # type: ignore[arg-type]
     shares = []
     for _ in range(3):
-        spent["inside"] = 0.0
+        inside.clear()
         start = time.perf_counter()
         thinker.generate([request], GenerationConfig(max_new_tokens=steps))
-        shares.append(1 - spent["inside"] / (time.perf_counter() - start))
+        shares.append(1 - sum(inside) / (time.perf_counter() - start))
     return statistics.median(shares)
 
 

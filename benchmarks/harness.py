@@ -17,6 +17,7 @@ burn CPU time, so with several threads only the wall is fair, on a machine that 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import os
@@ -27,6 +28,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 OURS = "omni-sdk"
@@ -51,12 +53,33 @@ class Samples:
     cpu: list[float] = field(default_factory=list)
 
 
-def parse_arguments(description: str) -> argparse.Namespace:
-    """Parse the options that every benchmark has: --quick and --json PATH."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and cases")
+def make_parser(
+    document: str | None, *, quick: str | None = "fewer rounds and cases"
+) -> argparse.ArgumentParser:
+    """Return a parser of the options that all benchmarks share.
+
+    Args:
+        document: of the benchmark's file; its first line describes it.
+        quick: what --quick spares; None: there is no such option.
+    """
+    parser = argparse.ArgumentParser(description=(document or "").splitlines()[0])
+    if quick is not None:
+        parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--json", type=Path, help="write the results to this file")
-    return parser.parse_args()
+    return parser
+
+
+def optional(name: str) -> ModuleType | Missing:
+    """Import a peer, on one thread where it has threads, or say that it is not there."""
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        return Missing(str(error))
+    if name == "cv2":
+        module.setNumThreads(1)
+    elif name == "torch":
+        module.set_num_threads(1)
+    return module
 
 
 def shared_directory() -> Path:

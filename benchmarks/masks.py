@@ -8,13 +8,12 @@ measure F has its own benchmark, metrics.py.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
-from harness import OURS, Benchmark, Missing, Work, parse_arguments, shared_directory
+from harness import OURS, Benchmark, Missing, Work, make_parser, optional, shared_directory
 from numpy.typing import NDArray
 
 from omni_sdk import native
@@ -26,14 +25,6 @@ LOW_RES = 256
 MIN_AREA = MAX_HOLE = 200
 
 Masks = list[NDArray[np.uint8]]
-
-
-def optional(name: str) -> ModuleType | Missing:
-    """Import a peer, or say that it is not there."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        return Missing(str(error))
 
 
 def resize_nearest(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -116,10 +107,6 @@ class Peers:
         self.coco = optional("pycocotools.mask")
         self.cv2 = optional("cv2")
         self.torch = optional("torch")
-        if not isinstance(self.cv2, Missing):
-            self.cv2.setNumThreads(1)
-        if not isinstance(self.torch, Missing):
-            self.torch.set_num_threads(1)
 
     def needs(self, function: Work, *modules: ModuleType | Missing) -> Work | Missing:
         """Return the function, or the first of its modules that is missing."""
@@ -214,7 +201,7 @@ def run_shapes(bench: Benchmark, peers: Peers, name: str, masks: Masks, *, barre
 
 def main() -> int:
     """Run everything, print the table; return 1 where a bar is missed."""
-    arguments = parse_arguments(__doc__ or "")
+    arguments = make_parser(__doc__).parse_args()
     if not native.available():
         raise SystemExit("the native module omni_sdk._core is not built")
     packages = ["pycocotools", "opencv-python-headless", "torch", "pillow"]

@@ -9,7 +9,6 @@ maps in numpy, dilation with a disk in OpenCV. `scoring with N processes` is wal
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import multiprocessing
@@ -20,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from harness import OURS, Benchmark, Missing, parse_arguments, shared_directory
+from harness import OURS, Benchmark, Missing, make_parser, optional, shared_directory
 from numpy.typing import NDArray
 
 from omni_sdk import native
@@ -187,15 +186,10 @@ def run_scaling(bench: Benchmark, pairs: list[Pair], rounds: int) -> None:
 
 def main() -> int:
     """Run everything, print the table; return 1 where a bar is missed."""
-    arguments = parse_arguments(__doc__ or "")
+    arguments = make_parser(__doc__).parse_args()
     if not native.available():
         raise SystemExit("the native module omni_sdk._core is not built")
-    cv2: ModuleType | Missing
-    try:
-        cv2 = importlib.import_module("cv2")
-        cv2.setNumThreads(1)
-    except ImportError as error:
-        cv2 = Missing(str(error))
+    cv2 = optional("cv2")
     rounds = 5 if arguments.quick else 15
     bench = Benchmark("metrics", rounds=rounds, packages=["opencv-python-headless"])
     base = real_pairs() or synthetic_pairs()

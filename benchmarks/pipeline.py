@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import OURS, Benchmark, parse_arguments
+from harness import OURS, Benchmark, make_parser
 
 MODELS = ("prefill", "generate", "ground", "encode", "propagate")
 MEDIA = ("index", "decode", "audio")
@@ -83,7 +83,7 @@ def main() -> int:
     from omni_sdk.demo.scene import make_scene
     from omni_sdk.demo.world import held_out_seed
 
-    arguments = parse_arguments(__doc__.splitlines()[0])
+    arguments = make_parser(__doc__).parse_args()
     repeats = 3 if arguments.quick else 9
     bench = Benchmark("pipeline", rounds=repeats, packages=("onnxruntime", "av"))
     scene = make_scene(held_out_seed("last", 0), "last")

@@ -10,7 +10,6 @@ when it is told "centre". Then CPU time, per pair of frames (one row of patches 
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
-from harness import OURS, Benchmark, Missing, Work, parse_arguments, shared_directory
+from harness import OURS, Benchmark, Missing, Work, make_parser, optional, shared_directory
 from numpy.typing import NDArray
 
 from omni_sdk.media.pixels.convert import RgbConverter
@@ -214,21 +213,11 @@ def same(peers: dict[str, Work | Missing]) -> dict[str, str]:
     return {n: f"mean |error| {e.mean():.3f} of a byte's step" for n, e in error.items()}
 
 
-def optional_torch() -> Any:
-    """Import torch on one thread, or say that it is not there."""
-    try:
-        torch = importlib.import_module("torch")
-    except ImportError as error:
-        return Missing(str(error))
-    torch.set_num_threads(1)
-    return torch
-
-
 def main() -> int:
     """Run the benchmark."""
-    arguments = parse_arguments("Fast pixels against exact ones.")
+    arguments = make_parser(__doc__).parse_args()
     bench = Benchmark("pixels", rounds=5 if arguments.quick else 11, packages=["av", "torch"])
-    torch = optional_torch()
+    torch = optional("torch")
     quality(bench, torch, quick=arguments.quick)
     print("\nCPU time of two frames, planes to patches; ratio: to fast in float32")
     speed(bench, torch, quick=arguments.quick)

@@ -14,9 +14,7 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import importlib
 import sys
 import tempfile
 import time
@@ -24,12 +22,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from harness import OURS, Benchmark, Missing, shared_directory
+from harness import OURS, Benchmark, Missing, make_parser, optional, shared_directory
 from numpy.typing import NDArray
 from propagation_clips import KINDS, Clip, make_clip
 
@@ -67,16 +64,6 @@ REAL = {
 Mask = NDArray[np.bool_]
 
 
-def opencv() -> ModuleType | Missing:
-    """Import OpenCV on one thread, or say that it is not there."""
-    try:
-        cv2 = importlib.import_module("cv2")
-    except ImportError as error:
-        return Missing(str(error))
-    cv2.setNumThreads(1)
-    return cv2
-
-
 def warp_ours(clip: Clip, start: int, gap: int) -> list[Mask]:
     """Masks of the `gap` frames after `start`."""
     warper = MaskWarper(clip.luma[start], clip.masks[start])
@@ -104,7 +91,7 @@ def warp_dis(cv2: Any, clip: Clip, start: int, gap: int, preset: str, shrink: in
 
 def bench_warp(bench: Benchmark, seeds: range, starts: Sequence[int]) -> None:
     """(a) Warped masks against the truth."""
-    cv2 = opencv()
+    cv2 = optional("cv2")
     names = [OURS] if isinstance(cv2, Missing) else [OURS, *DIS]
     ious: dict[tuple[str, str, int], list[float]] = {}
     cpu: dict[tuple[str, str], list[float]] = {}
@@ -392,9 +379,7 @@ def write_overlay(path: Path, track: MaskTrack, target: Path) -> None:
 
 def main() -> int:
     """Run the parts that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer clips")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser = make_parser(__doc__, quick="fewer clips")
     parser.add_argument("--part", choices=("carry", "pipeline", "real"), action="append")
     parser.add_argument("--clips", type=int, default=100, help="demo clips of part (b)")
     parser.add_argument(

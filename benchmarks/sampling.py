@@ -15,7 +15,6 @@ rest of the plan. "bare decode": only the packets of our plan, from an index at 
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -28,7 +27,7 @@ from typing import Any
 import av
 import numpy as np
 import sampling_clips as clips
-from harness import OURS, Benchmark, percentile, shared_directory
+from harness import OURS, Benchmark, make_parser, percentile, shared_directory
 from sampling_peers import IMPLEMENTATIONS, SOUND_APART, SOUND_TOGETHER, Size, pyav
 
 from omni_sdk.media.select import linspace_indices
@@ -266,23 +265,14 @@ def format_row(row: dict[str, Any]) -> str:
     )
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and cases")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+def main() -> int:
+    """Run the benchmark."""
+    parser = make_parser(__doc__)
     kept = Path(tempfile.gettempdir()) / "omni-benchmark-clips"
     parser.add_argument("--clips", type=Path, default=kept, help="where generated clips are kept")
     parser.add_argument("--rounds", type=int, help="instead of 5, or of 2 with --quick")
     parser.add_argument("--only", default="", help="only cases whose name holds this")
-    return parser.parse_args()
-
-
-def main() -> int:
-    """Run the benchmark."""
-    arguments = parse_arguments()
+    arguments = parser.parse_args()
     packages = ("av", "torch", "torchcodec", "decord", "opencv-python-headless")
     rounds = arguments.rounds or (2 if arguments.quick else 5)
     bench = Benchmark("sampling", rounds=rounds, packages=packages)

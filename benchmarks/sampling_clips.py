@@ -67,7 +67,6 @@ VP9 = ClipPlan(
     {"g": "30", "deadline": "realtime", "cpu-used": "8", "row-mt": "1", "b": "4M"},
     suffix="webm",
 )
-ALL = (TINY, H264_10S, H264_60S, H264_5MIN, H264_LONG_GROUPS, HEVC, VP9)
 
 
 def make(plan: ClipPlan, folder: Path) -> Path:

@@ -8,15 +8,13 @@ better of two answers about one clip, by the J&F that a user gets. Nothing is ti
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import defaultdict
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
-from harness import OURS, Benchmark
+from harness import OURS, Benchmark, make_parser
 from omni_training.data.video_samples import open_processor
 from omni_training.data.world import WorldClip, world_clock, world_scene
 from omni_training.data.world_samples import observe_scene
@@ -52,10 +50,8 @@ def answers(reasoner: Reasoner, processor: Processor, clip: str) -> list[str]:
 
 def main() -> int:
     """Measure."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two clips of each kind")
+    parser = make_parser(__doc__, quick="two clips of each kind")
     parser.add_argument("--clips", type=int, default=10, help="of each kind")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
     arguments = parser.parse_args()
     pipe = Pipeline.from_pretrained("nano", threads=1)
     assert pipe.reasoner is not None

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import OURS, Benchmark, Samples, shared_directory
+from harness import OURS, Benchmark, Samples, make_parser, shared_directory
 from numpy.typing import NDArray
 from omni_export.clips import ArrayFrameSource, moving_square
 from omni_export.sam2_graphs import write_graph
@@ -72,9 +72,7 @@ Masks = Iterator[NDArray[np.bool_]]
 
 def main() -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer frames, clips and rounds")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser = make_parser(__doc__, quick="fewer frames, clips and rounds")
     parser.add_argument("--cache", type=Path, default=Path("bench_models"), help="exported graphs")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--size", type=int, action="append", help="512 or 1024; repeatable")
