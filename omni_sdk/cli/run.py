@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from omni_sdk.cli.progress import RunProgress
     from omni_sdk.errors import OptionError
+    from omni_sdk.media.source import is_live
 
     config, models = read_pipeline(arguments), common.read_models(arguments)
     if models.backend == "torch" and models.tracker is None:
@@ -60,8 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     if result.status == "unparsed":
         common.say(f"the reasoner's text holds no readable answer: {result.answer[:200]!r}")
     if arguments.out is not None:
-        result.save(arguments.out)
-        common.say(f"written to {arguments.out}")
+        live = is_live(result.source)
+        result.save(arguments.out, overlay=not live)
+        common.say(f"written to {arguments.out}" + (", no overlay: a live source" if live else ""))
     print(json.dumps(result.to_dict()) if arguments.json else summary(result))
     return 0
 

@@ -91,4 +91,6 @@ def torch_engines(
 
 def no_memory_embedding(model: Sam2VideoModel) -> NDArray[np.float32]:
     """Return the (C,) float32 vector added to features that attend to nothing."""
-    return np.ascontiguousarray(model.no_memory_embedding.detach().float().numpy().reshape(-1))
+    return np.ascontiguousarray(
+        model.no_memory_embedding.detach().float().cpu().numpy().reshape(-1)
+    )

@@ -31,6 +31,13 @@ class VideoSource(Protocol):
 Source: TypeAlias = "str | os.PathLike[str] | int | Iterable[NDArray[np.uint8]] | VideoSource"
 
 
+def is_live(source: object) -> bool:
+    """Tell whether a source shows other frames each time that it is opened: a camera, or an rtsp address."""
+    if isinstance(source, int | np.integer):
+        return True
+    return isinstance(source, str) and source.lower().startswith("rtsp://")
+
+
 class TemporaryVideo(FileVideo):
     """A recording or download; its file is deleted on close."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni_sdk.errors import MediaError, ResultError
-from omni_sdk.media.source import Source, open_source
+from omni_sdk.media.source import Source, is_live, open_source
 from omni_sdk.output.writers import OverlayWriter, label_map, write_indexed_png
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def check_redrawable(source: Source | None) -> None:
     """Check that the frames of a source can be read once more, for the overlay.
 
     Raises:
-        MediaError: there is no source, or it can be read only once.
+        MediaError: there is no source, it can be read only once, or it is live.
     """
     if source is None:
         raise MediaError(
@@ -86,6 +86,11 @@ def check_redrawable(source: Source | None) -> None:
         raise MediaError(
             f"the frames came from a {type(source).__name__}, which can be read only once: give the pipeline "
             "a list of frames or a path, or save with overlay=False"
+        )
+    if is_live(source):
+        raise MediaError(
+            f"{source!r} shows other frames by now than those that were masked: save with overlay=False, or "
+            "record to a file first"
         )
 
 
