@@ -16,7 +16,7 @@ VIDEO = VideoInfo("camera 0", 32, 16, 4, 2.0, 2.0, has_audio=False)
 @pytest.mark.parametrize("source", [0, np.int64(1), "rtsp://127.0.0.1/door", "RTSP://127.0.0.1/x"])
 def test_no_overlay_of_a_live_source(source: object, tmp_path: Path) -> None:
     result = Result("where?", "", "[]", "absent", VIDEO, source=source)
-    with pytest.raises(MediaError, match="other frames by now.*overlay=False"):
+    with pytest.raises(MediaError, match=r"other frames by now.*overlay=False"):
         result.save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert (result.save(tmp_path / "out", overlay=False) / "result.json").is_file()
