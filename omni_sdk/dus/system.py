@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -65,7 +65,8 @@ class Look(Protocol):
 L = TypeVar("L", bound=Look)
 
 
-class Found(NamedTuple, Generic[L]):
+@dataclass(frozen=True, slots=True)
+class Found(Generic[L]):
     """Where something was looked for last, and the boxes that are there; none where it was never found."""
 
     look: L
