@@ -8,6 +8,7 @@ name its "aliases", "choices" and "metavar" there (see `omni_sdk.cli.options`).
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 import re
@@ -15,7 +16,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field, fields
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from omni_sdk.errors import OptionError
@@ -36,6 +37,14 @@ def _check(condition: bool, message: str) -> None:
         raise OptionError(message)
 
 
+@functools.cache
+def option_types(options: type) -> dict[str, Any]:
+    """Return the types of a dataclass's options by name; what is given but not kept is an `InitVar`."""
+    # Our own source; typing.get_type_hints fails on InitVar in 3.10.
+    scope = vars(sys.modules[options.__module__])
+    return {name: eval(text, scope) for name, text in options.__annotations__.items()}
+
+
 def check_types(options: object) -> None:
     """Refuse a value that is not of its field's type.
 
@@ -48,13 +57,14 @@ def check_types(options: object) -> None:
     Raises:
         OptionError: names the field, what it may be, and what it is.
     """
-    scope = vars(sys.modules[type(options).__module__])
-    for f in fields(typing.cast(Any, options)):
-        # Our own source; get_type_hints fails on InitVar in 3.10.
-        hint, value = eval(str(f.type), scope), getattr(options, f.name)
+    kind = typing.cast(type, type(options))
+    for name, hint in option_types(kind).items():
+        if isinstance(hint, InitVar):
+            continue
+        value = getattr(options, name)
         if not _fits(value, hint):
-            kind = type(value).__name__
-            raise OptionError(f"{f.name} must be {_said(hint)}, got {value!r} ({kind})")
+            found = type(value).__name__
+            raise OptionError(f"{name} must be {_said(hint)}, got {value!r} ({found})")
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -10,13 +10,18 @@ import argparse
 import dataclasses
 import inspect
 import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeVar
 
-from omni_sdk.config import GenerationConfig, PipelineConfig, SamplingConfig, TrackingConfig
+from omni_sdk.config import (
+    GenerationConfig,
+    PipelineConfig,
+    SamplingConfig,
+    TrackingConfig,
+    option_types,
+)
 
 T = TypeVar("T")
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
@@ -103,11 +108,9 @@ def read_pipeline(arguments: argparse.Namespace, **more: object) -> PipelineConf
 
 def _parameters(config: type) -> list[tuple[str, Any, object]]:
     """Return the name, type and default of what a dataclass is made with."""
-    scope = vars(sys.modules[config.__module__])
-    found = []
+    hints, found = option_types(config), []
     for name, parameter in inspect.signature(config).parameters.items():
-        # Our own source; get_type_hints fails on InitVar in 3.10.
-        hint = eval(parameter.annotation, scope)
+        hint = hints[name]
         hint = hint.type if isinstance(hint, dataclasses.InitVar) else hint
         found.append((name, hint, parameter.default))
     return found
