@@ -21,7 +21,7 @@ import numpy as np
 
 from omni_sdk.config import TrackingConfig
 from omni_sdk.dus.boxes import box_iou
-from omni_sdk.dus.keyframes import looks_at
+from omni_sdk.dus.keyframes import looks_at, with_objects
 from omni_sdk.errors import PromptError
 from omni_sdk.media.clock import Clock
 from omni_sdk.stages import (
@@ -217,6 +217,16 @@ class DetailRun:
 
 def _seen(row: Sequence[Look], turn: int) -> bool:
     return row[turn].frame_index in {look.frame_index for look in row[:turn]}
+
+
+def with_ids(
+    found: Sequence[Found[Keyframe]], object_ids: Sequence[Sequence[int]]
+) -> tuple[Keyframe, ...]:
+    """Return the keyframes of what was found, each with its boxes under the ids of `DetailRun.object_ids`."""
+    return tuple(
+        with_objects(item.look, item.boxes, ids)
+        for item, ids in zip(found, object_ids, strict=True)
+    )
 
 
 def in_time_order(found: Sequence[Found[L]]) -> list[Found[L]]:

@@ -15,8 +15,8 @@ from omni_sdk import Pipeline
 from omni_sdk.config import TrackingConfig
 from omni_sdk.demo.clip import SceneTruth, scene_truth
 from omni_sdk.demo.evaluate import ClipScore, score_clip
-from omni_sdk.dus.keyframes import choose_keyframes, labels_of, with_objects
-from omni_sdk.dus.system import Boxes, DetailSystem, Found, in_time_order
+from omni_sdk.dus.keyframes import choose_keyframes, labels_of
+from omni_sdk.dus.system import Boxes, DetailSystem, Found, in_time_order, with_ids
 from omni_sdk.dus.tracks import MaskTrack, build_tracks
 from omni_sdk.errors import ModelOutputError
 from omni_sdk.grs.parser import parse_answer
@@ -136,9 +136,7 @@ class ClipEvaluator:
             )
         )
         object_ids, tracks = self._track(found) if found else ([], ())
-        keyframes = tuple(
-            with_objects(f.look, f.boxes, ids) for f, ids in zip(found, object_ids, strict=True)
-        )
+        keyframes = with_ids(found, object_ids)
         # As in `omni_sdk.pipeline`: moments in which the grounder finds nothing are an absent target.
         status = "found" if tracks else "absent"
         return Result(
@@ -158,12 +156,9 @@ class ClipEvaluator:
             self.asked += 1
             with self._judge.track(found, self._clip.frames) as run:
                 frames = list(run)
-            filled = [
-                with_objects(f.look, f.boxes, ids)
-                for f, ids in zip(found, run.object_ids, strict=True)
-            ]
+            labels = labels_of(with_ids(found, run.object_ids))
             size = (CLIP_FRAME_SIDE, CLIP_FRAME_SIDE)
-            self._held[key] = run.object_ids, build_tracks(frames, labels_of(filled), size)
+            self._held[key] = run.object_ids, build_tracks(frames, labels, size)
         return self._held[key]
 
 

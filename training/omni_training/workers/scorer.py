@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omni_sdk.config import TrackingConfig
 from omni_sdk.dus.masks import rle_decode
-from omni_sdk.dus.system import Boxes, DetailSystem, Found, Images, in_time_order
+from omni_sdk.dus.system import Boxes, DetailSystem, Found, Images
 from omni_sdk.errors import DatasetError
 from omni_sdk.stages import FrameSource, GroundedBox, Grounder, Image, Tracker
 
@@ -131,7 +131,7 @@ class ClipScorer:
     ) -> float:
         size = (clip.frames.height, clip.frames.width)
         union: dict[int, NDArray[np.bool_]] = {}
-        with self._system.track(in_time_order(found), clip.frames) as run:
+        with self._system.track(found, clip.frames) as run:
             for frame in run:
                 masks = [rle_decode(m.counts, size).astype(bool) for m in frame.masks]
                 union[frame.frame_index] = np.logical_or.reduce(masks or [np.zeros(size, bool)])
