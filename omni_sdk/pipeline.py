@@ -17,8 +17,8 @@ from omni_sdk.config import (
     SamplingConfig,
     TrackingConfig,
 )
-from omni_sdk.dus.keyframes import choose_keyframes, labels_of, with_objects
-from omni_sdk.dus.system import DetailSystem, in_time_order
+from omni_sdk.dus.keyframes import choose_keyframes, labels_of
+from omni_sdk.dus.system import DetailSystem, in_time_order, with_ids
 from omni_sdk.dus.tracks import MaskTrack, build_tracks
 from omni_sdk.errors import ModelOutputError, OptionError, PromptError
 from omni_sdk.events import Event, Finished, Frame, Grounded, Reasoned
@@ -32,7 +32,6 @@ from omni_sdk.media.source import Source, open_source
 from omni_sdk.media.video import Video
 from omni_sdk.results import BundleInfo, Result
 from omni_sdk.stages import (
-    FrameMasks,
     Grounder,
     Image,
     Keyframe,
@@ -170,12 +169,12 @@ class Pipeline:
             QueryError: the query is empty or too long.
             ModelOutputError: the reasoner's text cannot be parsed (unless on_parse_error="empty").
         """
-        frames: list[FrameMasks] = []
+        frames: list[Frame] = []
         for event in self.stream(source, query, config=config):
             if on_event is not None:
                 on_event(event)
             if isinstance(event, Frame):
-                frames.append(FrameMasks(event.frame_index, event.pts_seconds, event.masks))
+                frames.append(event)
             elif isinstance(event, Finished):
                 result = event.result
         size = (result.video.height, result.video.width)
@@ -216,7 +215,7 @@ class Pipeline:
             with source_frames as frames, system.track(found, frames) as run:
                 for frame in run:
                     yield Frame(frame.frame_index, frame.pts_seconds, size, frame.masks)
-            keyframes = tuple(map(with_objects, keyframes, boxes, run.object_ids))
+            keyframes = with_ids(found, run.object_ids)
             if status == "found" and not any(boxes):
                 status = "absent"
             info = video.info

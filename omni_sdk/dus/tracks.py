@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from omni_sdk.dus.masks import rle_decode
 
 if TYPE_CHECKING:
-    from omni_sdk.stages import FrameMasks
+    from omni_sdk.stages import ObjectMask
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no truth value to compare by
@@ -65,8 +65,24 @@ class MaskTrack:
         return (self.mask_at(int(index)) for index in self.frame_indices)
 
 
+class MaskedFrame(Protocol):
+    """A frame with its masks: `omni_sdk.stages.FrameMasks`, or the event `omni_sdk.events.Frame`."""
+
+    @property
+    def frame_index(self) -> int:
+        """Presentation order in the source."""
+
+    @property
+    def pts_seconds(self) -> float:
+        """Its time."""
+
+    @property
+    def masks(self) -> tuple[ObjectMask, ...]:
+        """One per object."""
+
+
 def build_tracks(
-    frames: Sequence[FrameMasks], labels: Mapping[int, str], size: tuple[int, int]
+    frames: Sequence[MaskedFrame], labels: Mapping[int, str], size: tuple[int, int]
 ) -> tuple[MaskTrack, ...]:
     """Gather per-frame masks, in any order, into one track per object."""
     ordered = sorted(frames, key=lambda f: f.frame_index)
